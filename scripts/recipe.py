@@ -75,26 +75,28 @@ def train_variants(names: list[str], folder: Path) -> int:
 
 
 def pooled_scores(sweep: Path) -> pd.DataFrame:
-    """Return the scores of the network and of the linear model by seed, as means over the targets of pooled folds."""
+    """Return the scores of network and baseline by seed, as means over the targets of pooled folds."""
     frame = collect(sweep)
     frame = frame[frame["fold"].fillna("").str.endswith("folds")]
-    return frame.groupby("seed")[["value", "linear"]].mean()
+    return frame.groupby("seed")[["value", "statistics"]].mean()
 
 
 def build_table(folder: Path) -> str:
     """Return a Markdown table of means and standard deviations over the seeds, and gains over the compared variant."""
-    lines = ["| setting | score | linear model | gain |", "|---|---|---|---|"]
+    lines = ["| setting | score | linear model or SVM | gain |", "|---|---|---|---|"]
     for name, (overrides, other) in VARIANTS.items():
         rows = pooled_scores(sweep_folder(folder, name))
         if rows.empty:
             continue
-        scores, linear = rows["value"], rows["linear"]
+        scores, baseline = rows["value"], rows["statistics"]
         gain = ""
         if other and len(reference := pooled_scores(sweep_folder(folder, other))) == len(rows):
             gains = scores - reference["value"]
             gain = f"{gains.mean():+.3f} ({', '.join(f'{value:+.2f}' for value in gains)}) to {other}"
         text = overrides.replace("${oc.env:EFFICIENTAT}", "<file>")
-        lines.append(f"| {name}: `{text}` | {scores.mean():.3f} ± {scores.std():.3f} | {linear.mean():.3f} | {gain} |")
+        lines.append(
+            f"| {name}: `{text}` | {scores.mean():.3f} ± {scores.std():.3f} | {baseline.mean():.3f} | {gain} |"
+        )
     return "\n".join(lines)
 
 

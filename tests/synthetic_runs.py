@@ -44,13 +44,13 @@ def predictions(clips: int = 60, groups: int = 6, seed: int = 0) -> pd.DataFrame
     for i, name in enumerate(CLASSES):
         table[f"genre.score.{name}"] = probabilities[:, i]
     table["genre.baseline.constant"] = "rock"
-    table["genre.baseline.linear"] = np.where(rng.random(clips) < 0.5, names[true], "folk")
+    table["genre.baseline.statistics"] = np.where(rng.random(clips) < 0.5, names[true], "folk")
     for i, name in enumerate(SCALARS):
         value = rng.random(clips)
         table[f"{name}.true"] = value
         table[f"{name}.pred"] = (0.4 + 0.2 * i) * value + 0.3 * rng.random(clips)
         table[f"{name}.baseline.constant"] = 0.47
-        table[f"{name}.baseline.linear"] = 0.5 * value + 0.4 * rng.random(clips)
+        table[f"{name}.baseline.statistics"] = 0.5 * value + 0.4 * rng.random(clips)
     table.loc[::9, "valence.true"] = np.nan
     table["embedding"] = list(rng.normal(size=(clips, 8)).astype(np.float32))
     return table

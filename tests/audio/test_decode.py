@@ -12,9 +12,9 @@ import soundfile
 import soxr
 from tests.audio.encoding import encode_with_ffmpeg, needs_ffmpeg, write_audio
 
+from etude.audio.clip_statistics import SoundStatistics
 from etude.audio.decode import decode, stream
 from etude.audio.formats import TooLongError
-from etude.audio.plausibility import SoundStatistics
 
 RATES = (8000, 16000, 22050, 44100, 48000, 96000)
 

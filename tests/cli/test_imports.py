@@ -30,7 +30,10 @@ ALLOWED = {  # commands of one process, in this order, and the packages that are
         "inspect": NETWORK | FIGURES | {"IPython"},  # by captum
         "maps": NETWORK | FIGURES | {"IPython", "plotly", "scipy", "sklearn"},
     },
-    "data": {"prepare": NETWORK | TABLES | {"hydra"}, "explore": NETWORK | FIGURES | {"hydra", "librosa", "scipy"}},
+    "data": {
+        "prepare": NETWORK | TABLES | {"hydra"},
+        "explore": NETWORK | FIGURES | {"hydra", "librosa", "scipy", "sklearn"},
+    },
 }
 COMMANDS = (
     *("train", "prepare", "explore", "predict", "export", "demo", "inspect", "report", "compare", "maps", "dashboard"),

@@ -119,6 +119,7 @@ def test_typing_error_is_reported(valid: Config, override: str, message: str) ->
         ("seed=null", "seed: must be a whole number of at least 0, got None"),
         ("seed=0.5", "seed: must be a whole number of at least 0, got 0.5"),
         ("compile=1", "compile: must be bool, got 1"),
+        ("shortcut_baseline=yes please", "shortcut_baseline: must be bool, got 'yes please'"),
         ("task.mode=best", "task.mode: must be min or max, got 'best'"),
     ],
 )

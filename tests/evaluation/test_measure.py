@@ -72,7 +72,7 @@ def test_point_estimates_and_differences(table: pd.DataFrame, measured: dict, ta
 
 def test_intervals_equal_those_of_repeated_clips(table: pd.DataFrame, measured: dict) -> None:
     rows = table[(table["split"] == "test") & table["valence.true"].notna()]
-    true, pred, other = (rows[f"valence.{c}"].to_numpy() for c in ("true", "pred", "baseline.linear"))
+    true, pred, other = (rows[f"valence.{c}"].to_numpy() for c in ("true", "pred", "baseline.statistics"))
     resamples = bootstrap.draw_resamples(rows["group"].tolist())
     rho = np.array(
         [[stats.spearmanr(true.repeat(w), p.repeat(w))[0] for p in (pred, other)] for w in resamples.weights]
@@ -80,7 +80,7 @@ def test_intervals_equal_those_of_repeated_clips(table: pd.DataFrame, measured: 
     result = measured["valence"]["splits"]["test"]
     for scores, values in (
         (result["scores"]["spearman"], rho[:, 0]),
-        (result["baselines"]["linear"]["difference"]["spearman"], rho[:, 0] - rho[:, 1]),
+        (result["baselines"]["statistics"]["difference"]["spearman"], rho[:, 0] - rho[:, 1]),
     ):
         low, high = np.quantile(values, [0.025, 0.975])
         expected = [values.mean() + resamples.widening * (end - values.mean()) for end in (low, high)]
@@ -211,7 +211,7 @@ def test_training_mean_of_pooled_folds_has_no_correlation(table: pd.DataFrame, t
     constant = results["baselines"]["constant"]
     for metric in ("spearman", "pearson"):
         assert constant["scores"][metric]["value"] is None and constant["difference"][metric]["value"] is None
-    assert constant["scores"]["mse"]["value"] > 0 and results["baselines"]["linear"]["scores"]["spearman"]["value"]
+    assert constant["scores"]["mse"]["value"] > 0 and results["baselines"]["statistics"]["scores"]["spearman"]["value"]
 
 
 def test_perfect_network_differs_from_a_useless_baseline(table: pd.DataFrame, targets: dict) -> None:

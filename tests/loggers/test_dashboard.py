@@ -27,7 +27,7 @@ def test_view_has_panels_of_all_targets_grouped_by_backbone_and_task(capsys: pyt
     assert set(metrics) >= {"genre", "valence", "energy", "danceability"}
     assert set(metrics.values()) == set(PRIMARY.values())
     assert shown["Test"] == [f"test/{name}/{metric}" for name, metric in metrics.items()]
-    assert shown["Above the linear model"] == [f"test/{n}/over_linear/{m}" for n, m in metrics.items()]
+    assert shown["Above the linear model or SVM"] == [f"test/{n}/over_statistics/{m}" for n, m in metrics.items()]
     assert {f"val/{name}/{metric}" for name, metric in metrics.items()} <= set(shown["Scores by epoch"])
     assert {"train/loss", "val/loss", "val/genre/loss"} <= set(shown["Losses by epoch"])
     for panels in sections.values():

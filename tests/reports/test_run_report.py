@@ -185,3 +185,24 @@ def test_report_makes_no_statement_on_unknown_groups(make_run, table: pd.DataFra
     assert "30 clips with unknown groups" in page.text and "single clips are resampled" in page.text
     assert not re.search(r"\d+ groups|over groups|Groups are resampled", page.text)
     assert "training and test clips may share artists" in page.text
+
+
+def test_fitted_baselines_are_described_and_old_ones_keep_their_name(make_run, table: pd.DataFrame, targets) -> None:
+    fit = {"name": "RBF SVM on mel and chroma statistics", "penalty": {"C": 3.0, "gamma": 0.00028}, "seconds": 0.43}
+    fit |= {"inner_score": 0.7, "remark": "no SVM for more than 1,500 training clips"}
+    described = targets | {"genre": targets["genre"] | {"baselines": {"statistics": fit}}}
+    page, metrics = build_report(make_run(table=table, targets=described))
+    assert metrics["targets"]["genre"]["splits"]["test"]["baselines"]["statistics"]["penalty"] == fit["penalty"]
+    for text in (
+        "RBF SVM on mel and chroma statistics (C = 3, gamma = 0.00028): chosen by cross-validation on the training "
+        "clips alone, fitted in 0.4 s. No SVM for more than 1,500 training clips.",
+        "Network minus RBF SVM",
+        "Network minus constant",
+        "the RBF SVM on mel and chroma statistics",
+    ):
+        assert text in page.text
+    old = table.rename(columns=lambda name: name.replace(".baseline.statistics", ".baseline.linear"))
+    page, metrics = build_report(make_run("old", table=old))
+    results = metrics["targets"]["genre"]["splits"]["test"]["baselines"]
+    assert list(results) == ["constant", "linear"] and results["linear"]["name"] == "linear model on mel statistics"
+    assert "Network minus linear" in page.text and "fitted in" not in page.text

@@ -83,7 +83,8 @@ class Run:
             - `target`, `split` (test or val), `metric`
             - `value`, `low`, `high`: score and ends of its 95 % interval
             - `n`, `groups`: numbers of clips and of groups; `groups` is missing if they are unknown
-            - `constant`, `linear`: scores of the baselines
+            - `constant`, `statistics`: scores of the baselines. Other baselines of a run have further columns, such as
+              `shortcuts`, or `linear` in runs of version 0.1
         """
         return notebook.score_table(self.metrics)
 

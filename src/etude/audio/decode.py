@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from etude.audio.clip_statistics import SoundStatistics
 from etude.audio.formats import DecodeError, TooLongError, ffmpeg
 from etude.audio.formats.containers import Segment, SegmentFile, find_segments
-from etude.audio.plausibility import SoundStatistics
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -86,6 +86,8 @@ def stream(path: Path, rate: int, longest: float | None = None, statistics: Soun
                     f"rates from {LOWEST:,} to {HIGHEST:,} Hz are supported"
                 )
             _check_length(path, total / rate + (source.seconds or 0.0), longest)
+            if statistics is not None:
+                statistics.rate = source.rate
             resampler = None if source.rate == rate else soxr.ResampleStream(source.rate, rate, 1, dtype="float32")
             for block in source.blocks:
                 _check_samples(path, block)

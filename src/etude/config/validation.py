@@ -132,12 +132,12 @@ def _arguments_signature(args: ast.arguments, skip: int) -> Signature:
 
 ROOT_KEYS = (
     "data", "feature", "augment", "backbone", "head", "task", "weighting", "transfer", "optim", "trainer", "callbacks",
-    "logger", "seed", "patience", "name", "resume", "outputs", "compile", "choices", "sweep",
+    "logger", "seed", "patience", "name", "resume", "outputs", "compile", "choices", "sweep", "shortcut_baseline",
 )  # fmt: skip
 REQUIRED_KEYS = ("data", "feature", "backbone", "head", "task", "weighting", "optim", "trainer")
 TASK_KEYS = ("targets", "monitor", "mode")
 PLAIN_TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str, "dict": dict}
-PLAIN_KEYS = ("seed", "patience", "name", "resume", "outputs", "compile")
+PLAIN_KEYS = ("seed", "patience", "name", "resume", "outputs", "compile", "shortcut_baseline")
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true", "32", "16", "bf16", "64")
 # Keys of the trainer that a run sets itself or that would disable required functions, with reason and remedy.
 REFUSED_TRAINER_KEYS = {
@@ -183,8 +183,11 @@ def config_errors(config: Mapping[str, Any]) -> list[str]:
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         errors.append(f"seed: must be a whole number of at least 0, got {seed!r}")
     errors += [*_minimum_errors(config), *_trainer_errors(config)]
-    if not isinstance(config.get("compile", False), bool):
-        errors.append(f"compile: must be bool, got {config['compile']!r}")
+    errors += [
+        f"{key}: must be bool, got {config[key]!r}"
+        for key in ("compile", "shortcut_baseline")
+        if not isinstance(config.get(key, False), bool)
+    ]
     task = config.get("task") or {}
     errors += _unknown_key_errors("task.", task, TASK_KEYS)
     if not task.get("targets"):

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from etude.audio.clip_statistics import SuspectSoundWarning
 from etude.audio.formats import DecodeError
 from etude.audio.frontend import FrontEnd
-from etude.audio.plausibility import SuspectSoundWarning
 from etude.data import pack_writer, workers
 from etude.data.collection import Collection, Reader, SkippedItem
 from etude.data.pack import FORMAT, MANIFEST, Pack, PackOptions, frames_hash

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from etude.audio.decode import decode
+from etude.audio.clip_statistics import SoundProperties, SoundStatistics, SuspectSoundWarning
+from etude.audio.decode import decode, stream
 from etude.audio.formats import DecodeError, TooLongError
 from etude.audio.frontend import FrontEnd
 from etude.audio.log_mel import LogMelChroma
-from etude.audio.plausibility import SoundStatistics, SuspectSoundWarning
 from etude.errors import DataError
 
 SILENT = 1e-4  # -80 dB of full scale, below the noise of a 16-bit recording of silence
@@ -48,6 +48,27 @@ def read_sound(path: Path, front: FrontEnd, shortest: float = 0.0, longest: floa
     for finding in statistics.findings():
         warnings.warn(f"{path}: {finding}", SuspectSoundWarning, stacklevel=2)
     return front.frames(audio)
+
+
+def read_properties(path: Path, front: FrontEnd, shortest: float = 0.0, longest: float | None = None) -> np.ndarray:
+    """Decode an audio file and compute its level, bandwidth, length and silence at its own sample rate.
+
+    Args:
+        path: An audio file.
+        front: A PropertiesFront.
+        shortest: Not used.
+        longest: Maximum length of a clip in seconds. None sets no limit.
+
+    Returns:
+        Properties (1, 6), float32.
+
+    Raises:
+        DecodeError: The file cannot be decoded, or is too long.
+    """
+    properties = SoundProperties()
+    for _ in stream(path, front.rate, longest, properties):
+        pass
+    return properties.values()[None]
 
 
 BEAT = "_beat"  # suffix of the folder of beat-synchronous frames

@@ -36,7 +36,20 @@ METRIC_ORDER = {
 }
 """Order of metrics in a report by kind of target. Micro scores of single labels are equal to accuracy."""
 
+BASELINES = {
+    "constant": {"label": "majority class", "scalar": "training mean"},
+    "linear": dict.fromkeys(("label", "scalar"), "linear model on mel statistics"),
+    "statistics": dict.fromkeys(("label", "scalar"), "linear model or SVM on mel and chroma statistics"),
+    "shortcuts": dict.fromkeys(("label", "scalar"), "linear model or SVM on level, bandwidth, length and silence"),
+}
+"""Names of the baselines by kind of target, if the record has none. Runs of earlier versions have `linear`."""
+
 UNDEFINED = "undefined"
+
+
+def short_baseline_name(name: str) -> str:
+    """Return the name of a baseline without its features, such as "RBF SVM" of "RBF SVM on mel statistics"."""
+    return name.split(" on ", 1)[0]
 
 
 def format_number(value: float | None, digits: int = 2) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from etude.errors import UserError
 from etude.evaluation import bootstrap, calibration
 from etude.evaluation.bootstrap import Resamples
+from etude.evaluation.formatting import BASELINES
 from etude.evaluation.metrics import PRIMARY, classification, regression
 
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ SPLITS = ("test", "val")
 MACRO = ("macro_f1", "macro_precision", "macro_recall")
 METRICS_VERSION = 2
 """Version of metrics.json. The intervals of version 1 are not corrected for few groups."""
-BASELINES = {
-    "constant": {"label": "majority class", "scalar": "training mean"},
-    "linear": {"label": "linear model on mel statistics", "scalar": "linear model on mel statistics"},
-}
 
 
 def compute_metrics(table: DataFrame, targets: dict[str, dict[str, Any]], seed: int = 0) -> dict[str, Any]:
@@ -41,9 +38,9 @@ def compute_metrics(table: DataFrame, targets: dict[str, dict[str, Any]], seed: 
     Args:
         table: Content of predictions.parquet, a row per clip with the columns id, group, split, `{t}.true`, `{t}.pred`
             and baselines.
-        targets: Targets of record.json with kind ("label" or "scalar"), classes or low and high, and note. With
-            `train_classes`, the number of training clips by class, macro means are also computed without the classes
-            that have no training clips.
+        targets: Targets of record.json with kind ("label" or "scalar"), classes or low and high, note, and the
+            descriptions of the fitted baselines. With `train_classes`, the number of training clips by class, macro
+            means are also computed without the classes that have no training clips.
         seed: Seed of the resamples.
 
     Returns:
@@ -116,7 +113,7 @@ def _split_metrics(table: DataFrame, name: str, target: dict[str, Any], seed: in
             for scores, correlation in product(other, ("spearman", "pearson")):
                 scores[correlation] = np.full_like(scores[correlation], np.nan)
         result["baselines"][baseline] = {
-            "name": names[target["kind"]],
+            **{"name": names[target["kind"]], **((target.get("baselines") or {}).get(baseline) or {})},
             "scores": bootstrap.scores_with_intervals(*other),
             "difference": bootstrap.differences_with_intervals((point, drawn), other),
             "differing_groups": bootstrap.count_differing_groups(pred, other_pred, groups),

@@ -3,20 +3,21 @@
 The columns are:
 
 - `id`, `group` and `split`;
-- for each target `<target>.true`, `<target>.pred`, and the predictions of the baselines, `<target>.baseline.constant`
-  and `<target>.baseline.linear`;
+- for each target `<target>.true`, `<target>.pred`, and the predictions of the baselines: `<target>.baseline.constant`,
+  `<target>.baseline.statistics`, and on request `<target>.baseline.shortcuts`. Runs of earlier versions have
+  `<target>.baseline.linear` instead;
 - for each class of a label the probability `<target>.score.<class>`;
 - `embedding`, the input of the heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.evaluation import baselines
+from etude.evaluation.linear_models import known_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,8 +30,8 @@ def assemble_predictions(
     rows: np.ndarray,
     predicted: Mapping[str, np.ndarray],
     embedding: np.ndarray,
-    statistics: np.ndarray,
     targets: Mapping[str, Mapping[str, Any]],
+    baselines: Mapping[str, Mapping[str, np.ndarray]],
 ) -> pd.DataFrame:
     """Combine predictions, true values and baselines in one table.
 
@@ -40,8 +41,8 @@ def assemble_predictions(
         rows: Predicted clips (n,), as rows of `clips`.
         predicted: Probabilities (n, K) of a label or values (n,) of a scalar, by target.
         embedding: Embeddings (n, D).
-        statistics: Mel statistics of all clips (N, P), the input of the linear baseline.
         targets: Kind and classes of each target.
+        baselines: Predictions of the fitted baselines for the predicted clips (n,), by target and name of the baseline.
 
     Returns:
         The table (n rows).
@@ -59,12 +60,29 @@ def assemble_predictions(
             columns |= {f"{name}.score.{c}": predicted[name][:, i] for i, c in enumerate(classes)}
         else:
             columns[f"{name}.pred"] = predicted[name].astype(np.float64)
-        train, val = splits == "train", splits == "val"
-        columns[f"{name}.baseline.constant"] = baselines.constant_baseline(true[train], spec["kind"])
-        linear = baselines.fit_linear_baseline(statistics[train], true[train], statistics[val], true[val], spec["kind"])
-        columns[f"{name}.baseline.linear"] = linear.predict(statistics[rows])
+        columns[f"{name}.baseline.constant"] = constant_baseline(true[splits == "train"], spec["kind"])
+        columns |= {f"{name}.baseline.{key}": values for key, values in baselines.get(name, {}).items()}
     columns["embedding"] = list(embedding.astype(np.float32))
     return pd.DataFrame(columns)
+
+
+def constant_baseline(y_train: Iterable[Any], kind: str) -> str | float:
+    """Return the majority class or the mean of the training split.
+
+    It shows which score is possible without audio, from the distribution of the target.
+
+    Args:
+        y_train: True values of the training split. Missing values (None, nan) are ignored.
+        kind: "label" for the majority class, with ties resolved by name, or "scalar" for the mean.
+
+    Raises:
+        ValueError: All values are missing.
+    """
+    _, values = known_values(y_train, kind)
+    if kind == "scalar":
+        return float(values.mean())
+    names, counts = np.unique(values, return_counts=True)
+    return str(names[counts.argmax()])
 
 
 MOST_ERRORS = {"label": 10, "scalar": 6}

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.config.compose import program_name
+from etude.files.safe_read import read_checkpoint
 from etude.system.machine import usable_cores
 
 if TYPE_CHECKING:
     import numpy as np
 
     from etude.data.datamodule import MusicData
+    from etude.training.learner import Learner
+    from etude.training.lightning import Trainer
 
 
 ERROR_FILE = "ETUDE_ERROR_FILE"
@@ -171,3 +174,19 @@ def describe_targets(data: MusicData, names: Iterable[str]) -> dict[str, dict[st
         if name in data.class_counts:
             targets[name]["train_classes"] = {value: row["train"] for value, row in data.class_counts[name].items()}
     return targets
+
+
+def summarise_training(trainer: Trainer, learner: Learner) -> dict[str, Any]:
+    """Return the number of parameters and epochs, and the epoch and monitored score of the best checkpoint."""
+    checkpoint: Any = trainer.checkpoint_callback
+    epoch, path = None, getattr(checkpoint, "best_model_path", "")
+    if path and Path(path).is_file():
+        epoch = int(read_checkpoint(Path(path))["epoch"]) + 1
+    score = getattr(checkpoint, "best_model_score", None)
+    return {
+        "parameters": sum(p.numel() for p in learner.parameters()),
+        "epochs": trainer.current_epoch,
+        "best_epoch": epoch,
+        "best_score": None if score is None else float(score),
+        "monitor": getattr(checkpoint, "monitor", None),
+    }

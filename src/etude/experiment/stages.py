@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.errors import RunError, UserError
-from etude.evaluation.baselines import mel_statistics
 from etude.evaluation.predictions import assemble_predictions
-from etude.experiment import provenance
+from etude.experiment import baselines, provenance
 from etude.experiment.earlier_training import check_earlier_training, read_earlier_training, training_record
 from etude.files import atomic
-from etude.files.safe_read import read_checkpoint
 from etude.loggers.base import tracked
 from etude.loggers.finished_run import FinishedRun
 from etude.reports import run_report, worst_errors
@@ -97,6 +95,8 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
     data.setup()
     earlier_training = check_earlier_training(config, data, earlier)
     check_targets(config, data)
+    if not data.overfit:
+        baselines.prepare_packs(data, bool(config.get("shortcut_baseline")))
     try:
         learner = build_learner(config, data, resume)
     except (MemoryError, RuntimeError) as error:
@@ -154,7 +154,7 @@ def fit_and_measure(
     if any(getattr(callback, "ends_after_fit", False) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         return {}
     fit_end = time.monotonic()
-    model = summarise_training(trainer, learner)
+    model = provenance.summarise_training(trainer, learner)
     if data.overfit:
         log.info(
             "%d clips memorised: loss %.4f after %d epochs; no report, because this is not a test",
@@ -164,11 +164,14 @@ def fit_and_measure(
         )
         return {}
     with explain_restore_errors(folder), interruptible(), explain_memory_errors(config, folder, trainer, learner):
-        table = predict_splits(trainer, learner, data)
+        shortcuts = bool(config.get("shortcut_baseline"))
+        predicted = predict_splits(trainer, learner, data, fit_end - fit_start, shortcuts)
         learner.use_cache(None)
-        if table is None:
+        if predicted is None:
             return {}
+        table, fitted = predicted
         targets = provenance.describe_targets(data, config["task"]["targets"])
+        targets = {name: target | {"baselines": fitted[name]} for name, target in targets.items()}
         total = (datetime.now().astimezone() - start_time).total_seconds()
         return write_results(folder, table, data, targets, config, {
             "started": start_time.isoformat(timespec="seconds"),
@@ -222,27 +225,21 @@ def log_summary(data: MusicData, learner: Learner) -> None:
     )
 
 
-def summarise_training(trainer: Trainer, learner: Learner) -> dict[str, Any]:
-    """Return the number of parameters and epochs, and the epoch and monitored score of the best checkpoint."""
-    checkpoint: Any = trainer.checkpoint_callback
-    epoch, path = None, getattr(checkpoint, "best_model_path", "")
-    if path and Path(path).is_file():
-        epoch = int(read_checkpoint(Path(path))["epoch"]) + 1
-    score = getattr(checkpoint, "best_model_score", None)
-    return {
-        "parameters": sum(p.numel() for p in learner.parameters()),
-        "epochs": trainer.current_epoch,
-        "best_epoch": epoch,
-        "best_score": None if score is None else float(score),
-        "monitor": getattr(checkpoint, "monitor", None),
-    }
+def predict_splits(
+    trainer: Trainer, learner: Learner, data: MusicData, train_seconds: float, shortcuts: bool = False
+) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]] | None:
+    """Predict validation and test with the best checkpoint and with the baselines.
 
-
-def predict_splits(trainer: Trainer, learner: Learner, data: MusicData) -> pd.DataFrame | None:
-    """Predict validation and test with the best checkpoint.
+    Args:
+        trainer: Trainer of the run.
+        learner: Network of the run.
+        data: Data of the run.
+        train_seconds: Duration of the training, which limits the time for fitting the baselines.
+        shortcuts: Whether there is also a baseline on level, bandwidth, length and silence.
 
     Returns:
-        The table of predictions; None on all processes except the first.
+        The table of predictions, and the descriptions of the baselines by target; None on all processes except the
+        first.
 
     Raises:
         RunError: A prediction is not finite.
@@ -266,10 +263,9 @@ def predict_splits(trainer: Trainer, learner: Learner, data: MusicData) -> pd.Da
                 f"training diverged: the network's outputs for {name} are not finite for {invalid} of {len(rows)} "
                 f"clips; lower optim.lr (now {learner.optimiser.lr:g})"
             )
-    mels = data.feature.front.n_mels
-    statistics = np.stack([mel_statistics(data.pack.clip(row)[:, :mels]) for row in range(len(data.pack.index))])
     specs = {name: data.targets[name] for name in predicted}
-    return assemble_predictions(data.pack.index, data.splits, rows, predicted, embedding, statistics, specs)
+    others, fitted = baselines.fit_baselines(data, rows, specs, train_seconds, shortcuts)
+    return assemble_predictions(data.pack.index, data.splits, rows, predicted, embedding, specs, others), fitted
 
 
 def write_results(

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from etude.audio.clip_statistics import SoundStatistics
 from etude.audio.decode import stream
 from etude.audio.formats import DecodeError, TooLongError
-from etude.audio.plausibility import SoundStatistics
 from etude.data import workers as worker_processes
 from etude.data.audio_files import as_text
 from etude.data.readers import SILENT

@@ -122,7 +122,7 @@ def build_workspace(entity: str, project: str, name: str, metrics: dict[str, str
 
 
 def build_sections(metrics: dict[str, str]) -> list[Any]:
-    """Build the sections with test scores, differences from the linear model, curves, parameters and media."""
+    """Build the sections with test scores, differences from the baseline, curves, parameters and media."""
     wr: Any = import_module("wandb_workspaces.reports.v2")
     ws: Any = import_module("wandb_workspaces.workspaces")
 
@@ -143,7 +143,7 @@ def build_sections(metrics: dict[str, str]) -> list[Any]:
     media = ["figures/scores", *(f"confusion/{n}" for n, m in metrics.items() if m == PRIMARY["label"]), "report"]
     panels_by_section = {
         "Test": bars("test/{}/", ", test"),
-        "Above the linear model": bars("test/{}/over_linear/", " above the linear model, test"),
+        "Above the linear model or SVM": bars("test/{}/over_statistics/", " above the linear model or SVM, test"),
         "Scores by epoch": lines("val/score", *scores),
         "Losses by epoch": lines("train/loss", "val/loss", *(f"val/{name}/loss" for name in metrics)),
         "Influences on the validation score": [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.evaluation.formatting import NAMES, format_number
+from etude.evaluation.formatting import NAMES, format_number, short_baseline_name
 from etude.reports.charts import MARKERS, Panel, Ticks, padded_range
 from etude.reports.svg import STAND_IN, draw_grid, draw_svg
 
@@ -30,7 +30,9 @@ def subsample(table: DataFrame, n_max: int = MAX_CLIPS) -> tuple[DataFrame, int]
 
 
 GROUP_MARKERS = "osD^vPXh"
-MODEL_MARKERS = {"network": "o", "linear": "s", "constant": "D"}
+MODEL_MARKERS = {"network": "o", "statistics": "s", "linear": "s", "shortcuts": "^", "constant": "D"}
+MODEL_COLOURS = {"statistics": "linear", "shortcuts": "linear"}
+"""Roles of colours that differ from the name of the model."""
 MAX_MARKED_GROUPS = 8
 
 
@@ -51,11 +53,13 @@ def forest_plot(targets: dict[str, Any], split: str = "test") -> str:
             continue
         rows.append((f"{name}: {NAMES[target['primary']]}, n = {results['n']}", "", None))
         rows.append(("network", "network", results["scores"][target["primary"]]))
-        for role in ("linear", "constant"):
+        for role in ("statistics", "linear", "shortcuts", "constant"):
             if role in results["baselines"]:
                 baseline = results["baselines"][role]
                 score = baseline["scores"][target["primary"]]
-                rows.append(({"linear": "linear model"}.get(role, baseline["name"]), role, score))
+                rows.append(
+                    ("shortcuts" if role == "shortcuts" else short_baseline_name(baseline["name"]), role, score)
+                )
     if not rows:
         return ""
 
@@ -73,10 +77,11 @@ def forest_plot(targets: dict[str, Any], split: str = "test") -> str:
                 text = "undefined: constant values"
                 axes.text(0.035, y, text, transform=transform, va="center", bbox=background, **small)
                 continue
+            colour = STAND_IN[MODEL_COLOURS.get(role, role)]
             if score["low"] is not None:
-                axes.plot([score["low"], score["high"]], [y, y], color=STAND_IN[role], linewidth=2)
+                axes.plot([score["low"], score["high"]], [y, y], color=colour, linewidth=2)
             size = 7 if role == "network" else 5.5
-            axes.plot(score["value"], y, MODEL_MARKERS[role], color=STAND_IN[role], markersize=size)
+            axes.plot(score["value"], y, MODEL_MARKERS[role], color=colour, markersize=size)
         axes.set_yticks(heights, [label if role else "" for label, role, _ in rows])
         axes.set_ylim(heights[-1] + 0.7, -0.7)
         low = min([0.0, *(score["low"] for _, _, score in rows if score and score["low"] is not None)])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-COLUMNS = ("target", "split", "metric", "value", "low", "high", "n", "groups", "constant", "linear")
+COLUMNS = ("target", "split", "metric", "value", "low", "high", "n", "groups", "constant", "statistics")
 
 
 class NotebookFigure(str):
@@ -32,7 +32,10 @@ class NotebookFigure(str):
 
 
 def score_table(metrics: dict[str, Any]) -> pd.DataFrame:
-    """Return the scores, calibration and agreement of metrics.json, one value per row, with the columns `COLUMNS`."""
+    """Return the scores, calibration and agreement of metrics.json, one value per row, with the columns `COLUMNS`.
+
+    Each other baseline of the run has a further column.
+    """
     import pandas as pd
 
     rows = []
@@ -50,8 +53,10 @@ def score_table(metrics: dict[str, Any]) -> pd.DataFrame:
                     for key, baseline in results["baselines"].items()
                 }
                 rows.append(row | {key: score[key] for key in ("value", "low", "high")} | baselines)
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    numbers = dict.fromkeys(("value", "low", "high", "constant", "linear"), "float64")
+    names = list(dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)]))
+    table = pd.DataFrame(rows, columns=names)
+    counts = {"target", "split", "metric", "n", "groups"}
+    numbers = dict.fromkeys((name for name in names if name not in counts), "float64")
     return table.astype(numbers | {"groups": "Int64"})  # missing if groups are unknown
 
 
@@ -104,7 +109,7 @@ def summary_html(
                 "interval": format_interval(score) if score else "",
                 "baselines": [
                     format_number(baselines[role].get("value")) if baselines.get(role) else ""
-                    for role in ("linear", "constant")
+                    for role in ("statistics" if "statistics" in baselines else "linear", "constant")
                 ],
                 "n": results["n"],
                 "groups": groups if (groups := count_known_groups(results)) is not None else "unknown",

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 CALIBRATION_TITLES = {"nll": "Negative log-likelihood (nats)", "brier": "Brier score (0 to 2)",
                       "ece": "Expected calibration error (10 equal-width bins)"}  # fmt: skip
+BASELINE_TITLES = {"constant": "constant", "linear": "linear", "shortcuts": "shortcuts"}
 AGREEMENT_TITLES = {"bias": "Mean residual", "sd": "Standard deviation of residuals",
                     "lower": "Lower limit of agreement", "upper": "Upper limit of agreement"}  # fmt: skip
 
@@ -142,7 +143,8 @@ def _split_scores(target: dict[str, Any], split: str, disjoint: bool) -> dict[st
         ]
         row = {"title": title, "score": results["scores"][metric], "baselines": baselines}
         rows.append(row | {"digits": 3 if is_error else 2})
-    names = [baseline["name"] for baseline in results["baselines"].values()]
+    names = [(baseline["name"], BASELINE_TITLES.get(key, "")) for key, baseline in results["baselines"].items()]
+    names = [(name, title or formatting.short_baseline_name(name)) for name, title in names]
     learnable = results.get("learnable") or {"classes": [], "scores": {}}
     count = len(learnable["classes"])
     suffix = f" of {count} {'class' if count == 1 else 'classes'} with training clips"
@@ -153,9 +155,23 @@ def _split_scores(target: dict[str, Any], split: str, disjoint: bool) -> dict[st
         "learnable_rows": learnable_rows,
         "rows": rows,
         "baselines": names,
+        "fits": [text for baseline in results["baselines"].values() if (text := _describe_fit(baseline))],
         "clips": describe_clips(results, disjoint),
         "groups_unknown": are_groups_unknown(results),
     }
+
+
+def _describe_fit(baseline: dict[str, Any]) -> str:
+    """Describe the choice and the fit of a baseline, or return "" for a constant and for runs of earlier versions."""
+    if "seconds" not in baseline:
+        return ""
+    penalty = ", ".join(f"{key} = {value:.2g}" for key, value in (baseline.get("penalty") or {}).items())
+    name = formatting.capitalise_first(baseline["name"]) + (f" ({penalty})" if penalty else "")
+    is_chosen = baseline.get("inner_score", 0) is not None  # a pooled baseline has no score of its own
+    choice = "chosen by cross-validation on the training clips alone, " if is_chosen else ""
+    text = f"{name}: {choice}fitted in {formatting.format_duration(baseline['seconds'])}."
+    remark = baseline.get("remark")
+    return f"{text} {formatting.format_sentence(remark)}" if remark else text
 
 
 MAX_CLASSES, MAX_PAIRS = 60, 50  # browsers are too slow for a matrix of 500 classes, which has 250,000 cells

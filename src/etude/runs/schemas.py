@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from etude.evaluation.formatting import NAMES
+from etude.evaluation.formatting import BASELINES, NAMES
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -31,6 +31,8 @@ CALIBRATION = {
     **{"nll?": SCORE, "brier?": SCORE, "ece?": SCORE, "bins?": [BIN]},
     **{"chance?": {"mean": NUMBER_OR_NULL, "high": NUMBER_OR_NULL}},
 }
+FIT: dict[str, Any] = {"penalty?": {"*": NUMBER}, "inner_score?": NUMBER, "seconds?": NUMBER, "remark?": TEXT}
+BASELINE = {"name": TEXT, **FIT}
 SPLIT = {
     **{
         "n": COUNT,
@@ -45,6 +47,7 @@ SPLIT = {
     **{
         "baselines": {
             "*": {
+                **FIT,
                 "name?": TEXT,
                 "scores": SCORES,
                 "difference?": SCORES,
@@ -54,8 +57,10 @@ SPLIT = {
         }
     },
 }
-TARGET = {"kind": TEXT, "classes?": [TEXT], "low?": NUMBER, "high?": NUMBER, "note?": TEXT,
-          "train_classes?": {"*": COUNT}}  # fmt: skip
+TARGET = {
+    **{"kind": TEXT, "classes?": [TEXT], "low?": NUMBER, "high?": NUMBER, "note?": TEXT, "baselines?": {"*": BASELINE}},
+    **{"train_classes?": {"*": COUNT}},
+}
 METRICS = {
     **{"version?": COUNT, "resamples?": COUNT, "level?": NUMBER},
     **{"targets": {"*": {**TARGET, "primary": TEXT, "splits": {"test": SPLIT, "val": SPLIT}}}},
@@ -181,8 +186,7 @@ def table_fault(table: DataFrame, targets: dict[str, Any]) -> str:
         columns = [f"{name}.true", f"{name}.pred"]
         if missing := [column for column in columns if column not in table.columns]:
             return f"there is no column {missing[0]}"
-        baselines = (f"{name}.baseline.constant", f"{name}.baseline.linear")
-        columns += [column for column in baselines if column in table.columns]
+        columns += [column for key in BASELINES if (column := f"{name}.baseline.{key}") in table.columns]
         scores = [f"{name}.score.{class_name}" for class_name in target.get("classes") or ()]
         numeric = [column for column in scores if column in table.columns] if target["kind"] == "label" else columns
         if invalid := [column for column in numeric if not _is_numeric(table[column])]:

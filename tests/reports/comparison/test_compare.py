@@ -35,7 +35,7 @@ def test_one_row_per_run_and_target(sweep: Path) -> None:
     results = metrics["targets"]["valence"]["splits"]["test"]
     row = frame[(frame["folder"] == str(sweep / "1")) & (frame["target"] == "valence")].iloc[0]
     assert row[["value", "low", "high"]].tolist() == list(results["scores"]["spearman"].values())
-    assert row["linear"] == results["baselines"]["linear"]["scores"]["spearman"]["value"]
+    assert row["statistics"] == results["baselines"]["statistics"]["scores"]["spearman"]["value"]
     assert pd.isna(row["constant"])
     assert (row["n"], row["groups"], row["seconds"]) == (results["n"], results["groups"], 512.8)
     assert (row["metric"], row["backbone"], row["task"]) == ("spearman", "ast", "multitask")

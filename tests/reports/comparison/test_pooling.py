@@ -152,3 +152,25 @@ def test_table_shows_pooled_results_instead_of_folds(write_fold: WriteFold, caps
     assert "one, fold 1" in capsys.readouterr().out
     assert main([str(sweep)]) == 0  # pooled again from the folds, not from the pooled results
     assert pd.read_csv(sweep / "compare.csv", dtype={"fold": str}).equals(written)
+
+
+def test_pooled_baseline_has_a_common_name(write_fold: WriteFold) -> None:
+    runs = [write_fold(number) for number in range(FOLDS)]
+    for run, family in zip(runs, ("RBF SVM", "RBF SVM", "logistic regression"), strict=True):
+        record = json.loads((run / "record.json").read_text("utf-8"))
+        fit = {
+            "name": f"{family} on mel and chroma statistics",
+            "penalty": {"C": 1.0},
+            "seconds": 0.5,
+            "remark": family,
+        }
+        record["targets"]["genre"]["baselines"] = {"statistics": fit}
+        (run / "record.json").write_text(json.dumps(record), encoding="utf-8")
+        write_metrics(RunFolder(run))
+    (pooled,) = pool_folds(runs[0].parent, runs)
+    targets = json.loads((pooled / "record.json").read_text("utf-8"))["targets"]
+    name = "linear model or SVM on mel and chroma statistics"
+    expected = {"name": name, "seconds": 1.5, "remark": "RBF SVM; logistic regression"}
+    assert targets["genre"]["baselines"] == {"statistics": expected} and "baselines" not in targets["valence"]
+    metrics = json.loads((pooled / "metrics.json").read_text("utf-8"))["targets"]
+    assert metrics["genre"]["splits"]["test"]["baselines"]["statistics"]["name"] == name

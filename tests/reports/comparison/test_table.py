@@ -245,6 +245,22 @@ def test_scores_on_several_splits_are_noted_and_not_ranked(
     assert not means.has_best()
 
 
+def test_clip_wise_splits_are_marked_as_optimistic(tmp_path: Path, write_run: Callable[..., Path], make_table) -> None:
+    for kind, shared, known in (("grouped", False, "all"), ("stratified", True, "all"), ("random", True, "none")):
+        run = write_run(tmp_path / kind, make_table(), {"data": {"split": {"kind": kind}}})
+        record = json.loads((run / "record.json").read_text())
+        record["data"] |= {"disjoint": not shared, "groups_known": known}
+        (run / "record.json").write_text(json.dumps(record))
+    comparison = compare([tmp_path])
+    table = comparison.tables[0]
+    kinds = [row[table.row_axes.index("data.split.kind")] for row in table.rows if row not in table.baselines]
+    marked = "stratified (clip-wise, artists shared between training and test: optimistic)"
+    assert sorted(kinds) == ["grouped", "random", marked]
+    assert sum("also measure memorised groups and are optimistic" in note for note in table.notes) == 1
+    (only,) = compare([tmp_path], CompareOptions(where={"data.split.kind": ("stratified",)})).runs
+    assert only.folder.name == "stratified"
+
+
 def test_layouts_average_only_over_random_variation(grid: Path) -> None:
     runs = [read_compared_run(run) for run in sorted(grid.iterdir()) if run.is_dir()]
     for name in LAYOUTS:

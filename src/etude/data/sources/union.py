@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude.audio.clip_statistics import PropertiesFront
 from etude.audio.frontend import FrontEnd
 from etude.data.collection import RESERVED, Collection
 from etude.data.official_splits import SPLITS
 from etude.data.pack import Pack, PackOptions
 from etude.data.packing import open_pack
+from etude.data.readers import read_properties, read_sound
 from etude.data.sources import pack as packs_of
 from etude.errors import DataError
 
@@ -135,6 +138,28 @@ def _with_source_ids(pack: Pack) -> pd.DataFrame:
         return pack.index
     id_space = pack.manifest.get("origin", {}).get("collection", {}).get("id_space")
     return pack.index.assign(source_id=pack.index["id"], id_space=id_space)
+
+
+def has_audio(source: Any) -> bool:
+    """Return whether all clips of a source are audio files."""
+    if isinstance(source, Union):
+        return all(has_audio(member) for member in source.members.values())
+    return isinstance(source, Collection) and source.reader is read_sound
+
+
+def open_properties(source: Any, options: PackOptions) -> Pack:
+    """Return the pack with the properties of all audio files of a source, and prepare it if it is missing.
+
+    Raises:
+        DataError: Too many files are skipped, or the pack is missing and cannot be written.
+    """
+
+    def with_reader(member: Any) -> Any:
+        if isinstance(member, Union):
+            return replace(member, members={name: with_reader(other) for name, other in member.members.items()})
+        return replace(member, reader=partial(read_properties, longest=options.longest))
+
+    return open_pack(with_reader(source), PropertiesFront(), options)
 
 
 def _merge_specs(first: dict[str, Any], second: dict[str, Any], target: str, name: str) -> dict[str, Any]:

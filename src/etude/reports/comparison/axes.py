@@ -17,14 +17,14 @@ from etude.reports.comparison.runs import ComparedRun, printable
 from etude.reports.comparison.table import Labels
 
 SPLITS = ("test", "val")
-FORMATS = ("csv", "md", "tex", "html")
-LAYOUT_NAMES = ("runs", "classes", "metrics", "settings")
+FORMATS, LAYOUT_NAMES = ("csv", "md", "tex", "html"), ("runs", "classes", "metrics", "settings")
 SCORE_AXES = ("target", "metric", "class")
 """Axes along which one run has several scores."""
 REPEAT_AXES = ("seed", "fold", "data.split.seed")
 """Axes of random variation. Runs that differ only along these axes repeat one experiment."""
 IGNORED_KEYS = (
-    *("name", "outputs", "resume", "sweep", "compile", "choices", "callbacks.progress", "logger", "data.packs"),
+    *("name", "outputs", "resume", "sweep", "compile", "shortcut_baseline", "choices", "callbacks.progress", "logger"),
+    "data.packs",
 )
 """Config keys that do not change the scores."""
 CLASS_METRICS = ("precision", "recall", "f1")

@@ -88,8 +88,9 @@ def forest_plots(
 
 
 def _forest_plot(scores: list[dict[Any, Any]], names: Mapping[Path, str], name: str, title: str) -> str:
-    """Return a figure with score and interval of each run, and the linear baseline if it is equal for all runs."""
-    linear = {round(value, 6) for row in scores if (value := finite_or_none(row["linear"])) is not None}
+    """Return a figure with score and interval of each run, and the statistics baseline if it is equal for all runs."""
+    values = [finite_or_none(row[key]) for row in scores for key in ("statistics", "linear")]
+    baseline = {round(value, 6) for value in values if value is not None}
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -98,8 +99,8 @@ def _forest_plot(scores: list[dict[Any, Any]], names: Mapping[Path, str], name: 
             if low is not None and high is not None:
                 axes.plot([low, high], [y, y], color=STAND_IN["network"], linewidth=2)
             axes.plot(row["value"], y, "o", color=STAND_IN["network"], markersize=6.5)
-        if len(linear) == 1:
-            axes.axvline(linear.pop(), color=STAND_IN["linear"], linestyle="--", linewidth=1.4)
+        if len(baseline) == 1:
+            axes.axvline(baseline.pop(), color=STAND_IN["linear"], linestyle="--", linewidth=1.4)
         axes.set_yticks(range(len(scores)), [shorten_label(names[Path(row["folder"])], 30) for row in scores])
         axes.set_ylim(len(scores) - 0.4, -0.6)
         axes.grid(axis="x", color=STAND_IN["rule"], linewidth=0.8)

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-BASELINES = {"linear": "linear model", "constant": "majority class / training mean"}
+BASELINES = {
+    "statistics": "linear model or SVM",
+    "linear": "linear model",
+    "shortcuts": "shortcuts",
+    "constant": "majority class / training mean",
+}
+"""Titles of the baselines. The family of `statistics` is chosen in each run. Earlier versions had `linear`."""
+SHARED_GROUPS = "clip-wise, artists shared between training and test: optimistic"
 Position = tuple[Labels, Labels]
 """Labels of row and column."""
 
@@ -123,6 +130,12 @@ def table_notes(table: Table, runs: Sequence[ComparedRun], tests: bool = True) -
     if means:
         notes += _mean_notes(means)
     notes += _split_notes(cells, [by_folder[f] for f in dict.fromkeys(f for cell in cells for f in cell.folders)])
+    shown = [by_folder[folder] for cell in cells for folder in cell.folders]
+    if any(run.shares_groups for run in shown) and not all(run.shares_groups for run in shown):
+        notes.append(
+            "Some runs have groups, such as artists, in both training and test. Their scores also measure memorised "
+            "groups and are optimistic."
+        )
     if table.has_best():
         lowest = {cell.measure[1] for cell in cells if cell.best} & LOWER_IS_BETTER
         best = (
@@ -178,7 +191,8 @@ def _score_label(
     if axis == "run":
         return names[run.folder]
     if axis not in SCORE_AXES:
-        return axis_value(run, axis)
+        value = axis_value(run, axis)
+        return f"{value} ({SHARED_GROUPS})" if axis == "data.split.kind" and run.shares_groups else value
     if axis == "metric":
         return NAMES[score["metric"]] if score["metric"] else "–"
     if axis == "target" and not metric_is_axis and score["metric"]:

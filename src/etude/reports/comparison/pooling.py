@@ -200,6 +200,7 @@ def _pooled_record(records: list[dict[str, Any]], table: pd.DataFrame) -> dict[s
     seconds = {k: round(sum(r.get("seconds", {}).get(k, 0) for r in records), 1) for k in first.get("seconds", {})}
     model = {k: v for k, v in first.get("model", {}).items() if k not in ("epochs", "best_epoch", "best_score")}
     targets = {name: _pooled_target(name, [record["targets"][name] for record in records], table, folds)
+               | _pooled_baselines([record["targets"][name] for record in records])
                for name in first["targets"]}  # fmt: skip
     earlier = _pooled_earlier_training([record.get("earlier_training") or {} for record in records])
     changes = {"data": data, "seconds": seconds, "model": model, "targets": targets, "earlier_training": earlier}
@@ -234,3 +235,17 @@ def _pooled_target(
         ]
         counts[value] = min(sizes, default=max(target["train_classes"].get(value, 0) for target in targets))
     return targets[0] | {"train_classes": counts}
+
+
+def _pooled_baselines(folds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the descriptions of the baselines of a target, whose families may differ between folds."""
+    baselines = {}
+    for key in folds[0].get("baselines") or {}:
+        fits = [(fold.get("baselines") or {}).get(key) or {} for fold in folds]
+        names = list(dict.fromkeys(str(fit.get("name")) for fit in fits))
+        features = next((name.partition(" on ")[2] for name in names if " on " in name), "statistics of the clips")
+        name = names[0] if len(names) == 1 else f"linear model or SVM on {features}"
+        remarks = "; ".join(dict.fromkeys(fit["remark"] for fit in fits if fit.get("remark")))
+        seconds = round(sum(fit.get("seconds") or 0 for fit in fits), 2)
+        baselines[key] = {"name": name, "seconds": seconds, "remark": remarks}
+    return {"baselines": baselines} if baselines else {}

@@ -79,6 +79,11 @@ class ComparedRun:
         return f"{self.data.get('labels') or self.data.get('hash') or '?'}/{self.data.get('split_hash') or '?'}"
 
     @property
+    def shares_groups(self) -> bool:
+        """Whether known groups, such as artists, are in both training and test. The scores are then optimistic."""
+        return self.data.get("disjoint") is False and self.data.get("groups_known") != "none"
+
+    @property
     def seconds(self) -> float | None:
         """Duration of the run in seconds."""
         return mapping_or_empty(self.record.get("seconds")).get("total")

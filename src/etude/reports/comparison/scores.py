@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 COLUMNS = [
     *("name", "folder", "status", "backbone", "feature", "head", "task", "setting", "transfer", "pretrained", "data"),
-    *("seed", "fold", "split", "target", "class", "metric", "value", "low", "high", "constant", "linear"),
+    *("seed", "fold", "split", "target", "class", "metric", "value", "low", "high", "constant", "statistics"),
+    *("shortcuts", "linear"),
     *("n", "groups", "ungrouped", "seconds", "scored_on"),
 ]
 AVERAGES = {"macro": "macro mean", "micro": "micro mean (accuracy)", "weighted": "weighted mean"}
@@ -37,9 +38,9 @@ def collect(folders: str | Path | Sequence[str | Path], split: str = "test") -> 
 
     Returns:
         A row per run and target with the columns COLUMNS. They contain the primary metric of the target, its value and
-        interval, the scores of both baselines (constant and linear model), the numbers of clips, of groups, and of
-        clips with an unknown group, and the duration of the run in seconds. The constant is the majority class or the
-        training mean. A run without scores has one row with its status.
+        interval, the scores of the baselines, the numbers of clips, of groups, and of clips with an unknown group, and
+        the duration of the run in seconds. The constant is the majority class or the training mean. `linear` is the
+        baseline of runs of earlier versions. A run without scores has one row with its status.
     """
     return score_frame(read_runs(folders), split)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from etude.evaluation.formatting import capitalise_first, format_count, format_number
+from etude.evaluation.formatting import NAMES, capitalise_first, format_count, format_number, format_score
 from etude.reports.dataset.leakage import missing_classes, unlearnable_classes
 
 FEW_PARTITIONS = 10  # with fewer balanced splits, a comparison over seeds of the split is limited
@@ -20,7 +20,7 @@ def list_findings(facts: dict[str, Any]) -> list[tuple[str, str]]:
     Args:
         facts: Statistics of the collection, as returned by `statistics.compute_statistics`.
     """
-    checks = (_identical_clips, _similar_clips, _groups, _split, _classes, _missing_targets, _file_names)
+    checks = (_identical_clips, _similar_clips, _groups, _split, _classes, _shortcuts, _missing_targets, _file_names)
     findings = [finding for check in checks for finding in check(facts)]
     return sorted(findings, key=lambda finding: (PROBLEM, UNCLEAR, PASSED).index(finding[0]))
 
@@ -108,6 +108,39 @@ def _classes(facts: dict[str, Any]) -> Findings:
         if missing := missing_classes(label):
             examples = _join_examples(f"{split} has no {class_name}" for class_name, split in missing)
             yield PROBLEM, f"{capitalise_first(name)}: some classes are missing from a split ({examples})."
+
+
+def _shortcuts(facts: dict[str, Any]) -> Findings:
+    """Report targets that can be predicted from level, bandwidth, length or silence of the files.
+
+    It is a problem if the interval of a label's score excludes chance and the score is closer to 1 than to chance. A
+    scalar such as a rating of energy can depend on the level of the music itself.
+    """
+    for name, target in facts["shortcuts"].items():
+        chance = target["chance"]
+        problems: list[str] = []
+        unclear: list[str] = []
+        for row in target["scores"]:
+            score = row["score"]
+            # a perfect score has no interval, because all resamples are equal
+            above_chance = score["value"] == 1 if score["low"] is None else score["low"] > chance
+            if row["features"] == "all" or not above_chance:
+                continue
+            is_problem = target["metric"] == "macro_recall" and score["value"] > (1 + chance) / 2
+            (problems if is_problem else unclear).append(
+                f"{row['features']} ({NAMES[target['metric']]} {format_score(score)}, chance {format_number(chance)})"
+            )
+        title = capitalise_first(name)
+        if problems:
+            consequence = "so the network may recognise the file instead of the music"
+            yield (
+                PROBLEM,
+                f"{title} can be told from the files' {' and from their '.join(problems)} alone, {consequence}.",
+            )
+        if unclear:
+            yield UNCLEAR, f"{title} is related to the files' {' and to their '.join(unclear)}."
+        if not problems and not unclear:
+            yield PASSED, f"{title} cannot be told from level, bandwidth, length or silence of the files."
 
 
 def _missing_targets(facts: dict[str, Any]) -> Findings:

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude.audio.clip_statistics import PROPERTIES, mel_statistics
 from etude.data import splits
 from etude.data.official_splits import SPLITS
 from etude.data.splits import group_codes
-from etude.evaluation.baselines import mel_statistics
+from etude.evaluation import bootstrap
+from etude.evaluation.linear_models import Candidate, inner_folds, out_of_fold_predictions
+from etude.evaluation.measure import build_scorer, encode_column, replace_non_finite
 from etude.files.progress import track
 from etude.reports.clip_frames import ClipFile
 
@@ -225,3 +228,72 @@ def _range_sums(z: np.ndarray, first: np.ndarray, last: np.ndarray) -> tuple[np.
     sums = np.concatenate([np.zeros((1, z.shape[1])), np.cumsum(z, axis=0, dtype=np.float64)])
     squares = np.append(0.0, np.cumsum(np.square(z, dtype=np.float64).sum(1)))
     return sums[last] - sums[first], squares[last] - squares[first]
+
+
+MIN_CLIPS = 20  # fewer clips give no useful score
+MOST_CLIPS = 1500  # clips of a cross-validation; more are drawn at random
+
+
+def shortcut_scores(
+    pack: Pack, index: pd.DataFrame, targets: dict[str, dict[str, Any]], seed: int
+) -> dict[str, dict[str, Any]]:
+    """Score how well level, bandwidth, length and silence of the files alone predict each target.
+
+    An SVM with a fixed penalty predicts each clip in a cross-validation that keeps groups together. Chance is the score
+    of a constant: 1 / C for the macro recall of C classes, and 0 for a rank correlation.
+
+    Args:
+        pack: Pack of the properties of the files.
+        index: Table of the clips.
+        targets: Specifications of the targets.
+        seed: Seed of the folds and of the selection of clips.
+
+    Returns:
+        For each target `metric`, `chance`, the numbers of clips `n` and groups `groups`, and `scores`, a list of
+        `features` ("all" for all together) and `score` with its interval. Targets with too few clips are left out.
+    """
+    row_of_id = {clip: row for row, clip in enumerate(pack.index["id"])}
+    result: dict[str, dict[str, Any]] = {}
+    for name, spec in targets.items():
+        is_label = spec["kind"] == "label"
+        rows = np.flatnonzero([clip in row_of_id for clip in index["id"]] & index[name].notna().to_numpy())
+        if len(rows) > MOST_CLIPS:
+            rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_CLIPS, replace=False))
+        clips = index.iloc[rows]
+        y = clips[name].to_numpy()
+        y = y.astype(str) if is_label else y.astype(np.float64)
+        groups = clips["group"].astype(object).where(clips["group"].notna(), None).tolist()
+        folds = inner_folds(y, groups, spec["kind"], seed=seed) if len(y) >= MIN_CLIPS else []
+        if not folds:
+            continue
+        x = np.concatenate([pack.clip(row_of_id[clip]) for clip in clips["id"]]).astype(np.float64)
+        classes = [c for c in spec.get("classes", []) if c in set(y.tolist())]
+        described = {"kind": spec["kind"], "classes": classes}
+        table = clips.assign(**{"true": y})
+        true = encode_column(table, "true", described)
+        resamples = bootstrap.draw_resamples(groups, seed=seed, strata=true if is_label else None)
+        metric, scores = "macro_recall" if is_label else "spearman", []
+        for features, columns in _property_columns().items():
+            candidate = Candidate("RBF SVM", {"C": 10.0, "gamma": 1 / len(columns)})
+            (pred,) = out_of_fold_predictions([candidate], folds, x[:, columns], y, spec["kind"])
+            coded = encode_column(table.assign(pred=pred), "pred", described)
+            point, drawn = bootstrap.resampled_scores(build_scorer(true, described), coded, resamples)
+            score = bootstrap.scores_with_intervals(point, drawn)[metric]
+            scores.append({"features": features, "score": replace_non_finite(score)})
+        result[name] = {
+            "metric": metric,
+            "chance": 1 / len(classes) if is_label else 0.0,
+            "n": len(y),
+            "groups": bootstrap.count_groups(groups),
+            "scores": scores,
+        }
+    return result
+
+
+def _property_columns() -> dict[str, list[int]]:
+    """Return the columns of each group of properties, and of all."""
+    columns: dict[str, list[int]] = {}
+    for name, members in PROPERTIES.items():
+        first = sum(map(len, columns.values()))
+        columns[name] = list(range(first, first + len(members)))
+    return columns | {"all": [column for group in columns.values() for column in group]}

@@ -7,20 +7,24 @@ figures and the data card, which escape their own text, are marked as safe.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.audio.clip_statistics import PROPERTIES
 from etude.audio.frontend import FrontEnd
 from etude.data.collection import slug
 from etude.data.pack_writer import read_skipped
+from etude.data.sources.union import has_audio, open_properties
 from etude.errors import DataError
+from etude.evaluation.formatting import NAMES
 from etude.files import os_errors, ownership
 from etude.files.atomic import write_text
 from etude.reports import clip_frames, html
 from etude.reports.clip_frames import ClipFile, clip_files, load_view
-from etude.reports.dataset import figures, statistics
+from etude.reports.dataset import figures, leakage, statistics
 from etude.reports.dataset.figures import ShownClip
 from etude.reports.dataset.findings import list_findings
 from etude.reports.dataset.statistics import SplitAssignment
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from etude.data.splits import Split
 
 
+log = logging.getLogger(__name__)
 MAX_ROWS = 50  # rows of a table of pairs or files; explore.json contains all
 
 
@@ -83,6 +88,7 @@ def explore(module: MusicData, options: ExploreOptions, command: str = "") -> Pa
     split, files = _assign_splits(module, pack), clip_files(source)
     clips = [_load_clip(row, pack, module, split, files) for row in rows]
     facts = statistics.compute_statistics(source, pack, front, files, split, options.seed)
+    facts["shortcuts"] = _score_shortcuts(module, pack, options.seed)
     return write_page(folder, facts | {"skipped": skipped}, clips, front, command, source.card)
 
 
@@ -112,6 +118,11 @@ def write_page(
         card=html.markdown_to_html(card),
         command=command,
         max_rows=MAX_ROWS,
+        metric_names=NAMES,
+        shortcut_names={
+            name: f"{name}: {', '.join(members)}" if len(members) > 1 else name for name, members in PROPERTIES.items()
+        }
+        | {"all": "all together"},
     )
     write_text(folder / "explore.json", json.dumps(facts, indent=1, ensure_ascii=False))
     return write_text(folder / "explore.html", page)
@@ -139,6 +150,18 @@ def _plan(split: Split, pack: Pack, names: list[str]) -> tuple[np.ndarray, dict[
     plan = split.plan(pack.index, names)
     description = {"kind": plan.kind, "column": plan.column, "fold": plan.fold, "folds": list(plan.folds)}
     return plan.splits, description | {"partitions": plan.partitions, "unused": plan.unused}
+
+
+def _score_shortcuts(module: MusicData, pack: Pack, seed: int) -> dict[str, Any]:
+    """Return the scores of shortcuts for each target, or {} if there are no audio files."""
+    if not has_audio(module.source):
+        return {}
+    try:
+        properties = open_properties(module.source, module.pack_options)
+    except DataError as error:  # such as read-only packs; the page is written without these scores
+        log.warning("the page has no scores of shortcuts: %s", error)
+        return {}
+    return leakage.shortcut_scores(properties, pack.index, module.targets, seed)
 
 
 def _load_clip(

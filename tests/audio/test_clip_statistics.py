@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from etude.audio.clip_statistics import SoundStatistics, SuspectSoundWarning
 from etude.audio.decode import stream
 from etude.audio.frontend import FrontEnd
 from etude.audio.kaldi import ASTFront, EfficientATFront
 from etude.audio.log_mel import LogMelChroma
-from etude.audio.plausibility import SoundStatistics, SuspectSoundWarning
 from etude.data.readers import read_sound
 from etude.data.sources.demo import HOME
 
@@ -112,7 +112,7 @@ def write_unusual_file(name: str, path: Path) -> Path:
     return path
 
 
-@pytest.mark.filterwarnings("ignore::etude.audio.plausibility.SuspectSoundWarning")
+@pytest.mark.filterwarnings("ignore::etude.audio.clip_statistics.SuspectSoundWarning")
 @pytest.mark.parametrize(
     "name",
     [
