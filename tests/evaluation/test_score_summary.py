@@ -167,3 +167,9 @@ def test_perfect_scores_are_not_called_insignificant() -> None:
     assert "difference 0.80 without an interval, equal on all resamples." in numbers
     assert summarise_scores(valence({"value": 1.0} | missing, BELOW))[0].startswith("Rank correlation above chance")
     assert summarise_scores(valence({"value": 0.9} | missing, BELOW))[0].startswith("Rank correlation not tested")
+
+
+def test_single_class_is_named() -> None:
+    rows = [{"class": "jazz", "support": 42, "groups": 12}, {"class": "rock", "support": 0, "groups": 0}]
+    results = {"n": 42, "groups": 12, "ungrouped": 0, "scores": {"x": 1}, "per_class": rows}
+    assert describe_limitations(results).startswith("All clips are of the class jazz")

@@ -170,6 +170,10 @@ def list_limitations(results: dict[str, Any]) -> list[str]:
             "from recognising the group. The variation between groups of "
             f"{'these classes' if others else 'this class'} is unknown, so the intervals can be too narrow."
         )
+    if len(rows) == 1:
+        notes.append(
+            f"All clips are of the class {rows[0]['class']}, so the scores do not show that classes are distinguished."
+        )
     if noun == "clip":
         notes.append(
             "The groups of the clips, such as artists, are unknown. Clips are resampled as if they were independent, "

@@ -287,3 +287,22 @@ def test_scores_without_intervals_are_explained(tmp_path: Path, write_run, make_
     write_run(tmp_path / "b", make_table(2))
     assert not any(note.startswith("A score without brackets") for note in compare([tmp_path / "b"]).tables[0].notes)
     assert not any(note.startswith("A score without brackets") for note in classes.notes)
+
+
+def test_runs_with_different_labelled_clips_are_not_called_comparable(tmp_path: Path, write_run, make_table) -> None:
+    table = make_table(1)
+    write_run(tmp_path / "a", table.assign(**{"valence.true": table["valence.true"].where(table.index % 5 > 0)}))
+    write_run(tmp_path / "b", make_table(2))
+    runs, means = compare([tmp_path]).tables
+    for shown in (runs, means):
+        assert any(note.startswith("valence: runs were scored on different clips") for note in shown.notes)
+    assert not any(cell.best for (_, (col,)), cell in runs.cells.items() if col.startswith("valence"))
+
+
+def test_undefined_scores_are_left_out_of_means_with_a_note(tmp_path: Path, write_run, make_table) -> None:
+    for seed in range(3):
+        table = make_table(seed) if seed else make_table(0).assign(**{"valence.pred": 0.5})
+        write_run(tmp_path / str(seed), table, seed=seed)
+    table = compare([tmp_path], CompareOptions(rows=("backbone",))).tables[0]
+    assert "1 undefined" in table.cell_text(("x",), ("valence: Spearman ρ",))
+    assert any(note.startswith("Runs with an undefined score") for note in table.notes)

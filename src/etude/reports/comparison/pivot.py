@@ -129,6 +129,8 @@ def table_notes(table: Table, runs: Sequence[ComparedRun], tests: bool = True) -
         )
     if means:
         notes += _mean_notes(means)
+    if any(len(cell.defined) < len(cell.values) for cell in cells if len(cell.values) > 1):
+        notes.append("Runs with an undefined score, such as that of constant predictions, are left out of its mean.")
     notes += _split_notes(cells, [by_folder[f] for f in dict.fromkeys(f for cell in cells for f in cell.folders)])
     shown = [by_folder[folder] for cell in cells for folder in cell.folders]
     if any(run.shares_groups for run in shown) and not all(run.shares_groups for run in shown):
@@ -294,14 +296,18 @@ def _split_notes(cells: Sequence[Cell], runs: Sequence[ComparedRun]) -> list[str
     collections = list(dict.fromkeys(axis_value(run, "data") for run in runs))
     splits = {run.scored_on for run in runs}
     suffix = f" The table contains several collections: {', '.join(collections)}." if len(collections) > 1 else ""
-    if len(splits) < 2 and not any("?" in split for split in splits):
-        return []
     by_measure: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
         by_measure.setdefault(cell.measure, []).append(cell)
-    targets = dict.fromkeys(measure[0] for measure, measured in by_measure.items() if not are_comparable(measured))
+    targets = dict.fromkeys(
+        measure[0]
+        for measure, measured in by_measure.items()
+        if not are_comparable(measured) or any(len(cell.n) > 1 and len(cell.scored_on) == 1 for cell in measured)
+    )
     if targets:
         return [f"{', '.join(targets)}: runs were scored on different clips, so scores are not comparable.{suffix}"]
+    if len(splits) < 2:
+        return []
     if any(len(cell.scored_on) > 1 for cell in cells):
         return [f"Scored on {len(splits)} splits. All cells of a target have the same splits.{suffix}"]
     return [f"Scored on {len(splits)} collections or splits. All cells of a target have the same one.{suffix}"]
