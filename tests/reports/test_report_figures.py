@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 from tests.reports.report_page import ReportPage, build_report
 
-from etude.reports import embedding_thumbnail
+from etude.reports import run_figures
 from etude.reports.run_report import write_report
 from etude.runs.folder import RunFolder
 from etude.runs.results import write_metrics
@@ -60,10 +60,10 @@ def test_maps_require_clips_embeddings_and_one_network(make_run, table: pd.DataF
 
 def test_map_is_equal_to_scikit_learn_and_reproducible(table: pd.DataFrame, targets: dict) -> None:
     z = np.stack(table["embedding"].to_list()).astype(float)
-    projection = embedding_thumbnail.project_embeddings(z)["Principal components"]
+    projection = run_figures.project_embeddings(z)["Principal components"]
     expected = PCA(2).fit_transform(StandardScaler().fit_transform(z))
     assert np.abs(projection) == pytest.approx(np.abs(expected), abs=1e-6)
-    first, second = (embedding_thumbnail.embedding_maps(table, targets) for _ in range(2))
+    first, second = (run_figures.embedding_maps(table, targets) for _ in range(2))
     assert first == second and first["has_errors"] and first["coloured_by"] == "genre"
     n_wrong = (table["genre.true"] != table["genre.pred"])[table["split"] == "test"].sum()
     circles = first["maps"][0][1].split("fill:none;stroke:var(--ink)")[0].rsplit('d="', 1)[1]

@@ -42,7 +42,7 @@ from etude.inspection.epochs import (
 from etude.inspection.hooks import Trace, trace
 from etude.inspection.layers import average_to_size, draw_layers, statistics
 from etude.reports.html import data_uri, load_template
-from etude.reports.learning_curves import draw_learning_curves
+from etude.reports.run_figures import draw_learning_curves
 from etude.runs.folder import RunFolder
 from etude.training.network import Network
 

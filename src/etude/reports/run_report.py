@@ -27,7 +27,7 @@ from etude.evaluation.score_summary import (
     summarise_scores,
 )
 from etude.files.atomic import write_text
-from etude.reports import embedding_thumbnail, figures, html, learning_curves, worst_errors
+from etude.reports import figures, html, run_figures, worst_errors
 from etude.reports.html import load_template
 from etude.runs.folder import RunFolder
 
@@ -226,10 +226,10 @@ def write_report(run: RunFolder) -> Path:
         "sections": sections,
         "limitations": list(dict.fromkeys(text for section in sections for text in section["limitations"])),
         "forest_plot": figures.forest_plot(metrics["targets"]),
-        "curves": learning_curves.draw_learning_curves(
+        "curves": run_figures.draw_learning_curves(
             run.read_curves(), model.get("best_epoch"), model.get("monitor") or "val/score"
         ),
-        "embeddings": embedding_thumbnail.embedding_maps(table, metrics["targets"], pooled=bool(data.get("pooled"))),
+        "embeddings": run_figures.embedding_maps(table, metrics["targets"], pooled=bool(data.get("pooled"))),
         "card": html.markdown_to_html(data.get("card", "")),
         "config": run.read_config_text(),
         "record_text": _record_text(record),
