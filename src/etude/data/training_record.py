@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -190,15 +190,16 @@ class TrainingRecord:
             ) from error
 
 
-def stored_record(recipe: Mapping[str, Any], name: str) -> TrainingRecord:
+def stored_record(recipe: Mapping[str, Any], name: str, parts: Sequence[str] = ("earlier", "own")) -> TrainingRecord:
     """Return the record of all training in the recipe of a checkpoint.
 
     Args:
         recipe: Recipe of a network. Its `training_record` has the records of the run (`own`) and of `earlier` runs.
         name: Name of the file, for messages.
+        parts: Names of the records that are read.
 
     Returns:
-        The union of both records. If the recipe has none, the weights are of unknown origin.
+        The union of these records. If the recipe has none, the weights are of unknown origin.
 
     Raises:
         UserError: The record is damaged.
@@ -208,8 +209,10 @@ def stored_record(recipe: Mapping[str, Any], name: str) -> TrainingRecord:
         return TrainingRecord(unknown=(f"{name}, from a version that did not record training clips",))
     if not isinstance(stored, dict):
         stored = {}
-    own, earlier = (TrainingRecord.from_plain(stored.get(part), name) for part in ("own", "earlier"))
-    return earlier.merged(own)
+    record = TrainingRecord()
+    for part in parts:
+        record = record.merged(TrainingRecord.from_plain(stored.get(part), name))
+    return record
 
 
 def _keys(parts: Iterable[tuple[Any, ...] | None]) -> np.ndarray:

@@ -31,8 +31,11 @@ def read_earlier_training(config: Mapping[str, Any], run: RunFolder | None = Non
         UserError: A source cannot be read.
     """
     if run is not None:
-        stored = read_checkpoint(run.last_path)["etude"].get("training_record") or {}
-        return TrainingRecord.from_plain(stored["earlier"], run.last_path.name) if stored else TrainingRecord()
+        recipe = read_checkpoint(run.last_path)["etude"]
+        if "training_record" in recipe:
+            return stored_record(recipe, str(run.last_path), ("earlier",))
+        name = "the initial weights, whose record an earlier version did not write"
+        return TrainingRecord(unknown=(name,) if config.get("transfer") else ())
     record = TrainingRecord()
     if weights := (config.get("backbone") or {}).get("weights"):
         record = TrainingRecord(unknown=(f"backbone.weights={Path(str(weights)).name}",))
