@@ -67,7 +67,7 @@ METRICS = {
 }
 DATA = {
     **dict.fromkeys(("name?", "title?", "card?", "note?", "hash?", "labels?", "split_hash?", "groups_known?"), TEXT),
-    **dict.fromkeys(("split_kind?", "split_column?"), TEXT),
+    **dict.fromkeys(("split_kind?", "split_column?", "test_clips?"), TEXT),
     **{
         "clips?": COUNT,
         "seconds?": NUMBER,

@@ -13,7 +13,7 @@ import yaml
 from sklearn.metrics import f1_score
 from tests.commands import compare as main
 
-from etude.reports.comparison.compare import show
+from etude.reports.comparison.compare import compare, show
 from etude.reports.comparison.pooling import pool_folds, score_repeats
 from etude.runs.folder import RunFolder, find_runs
 from etude.runs.results import write_metrics
@@ -114,6 +114,9 @@ def test_repeated_cross_validations_have_a_mean(write_fold: WriteFold, table: pd
     assert f"lstm, genre: mean macro-F1 {expected:.2f} [" in sentences[0]
     assert f"of 2 repeated cross-validations ({expected:.2f}, {expected:.2f}), 60 clips in 12 groups" in sentences[0]
     assert score_repeats(sweep, pooled[:1]) == []
+    comparison = compare([sweep / "pooled"])  # the folds differ, and the scored clips do not
+    assert not any("different clips" in note for table in comparison.tables for note in table.notes)
+    assert not any("different clips" in remark for remark in comparison.remarks)
 
 
 def test_pooled_classes_are_learnable_in_every_fold_that_tests_them(write_fold: WriteFold) -> None:

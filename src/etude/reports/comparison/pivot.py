@@ -294,7 +294,7 @@ def _mean_notes(means: list[list[ComparedRun]]) -> list[str]:
 def _split_notes(cells: Sequence[Cell], runs: Sequence[ComparedRun]) -> list[str]:
     """Return a note on collections and splits if there are several, or if they are unknown."""
     collections = list(dict.fromkeys(axis_value(run, "data") for run in runs))
-    splits = {run.scored_on for run in runs}
+    splits = {clips for cell in cells for clips in cell.scored_on}
     suffix = f" The table contains several collections: {', '.join(collections)}." if len(collections) > 1 else ""
     by_measure: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:

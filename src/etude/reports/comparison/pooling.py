@@ -180,6 +180,7 @@ def _pooled_record(records: list[dict[str, Any]], table: pd.DataFrame) -> dict[s
     first, data = records[0], dict(records[0]["data"])
     folds = [record["data"]["fold"] for record in records]
     rows = sorted(f"{row.id},{row.split},{row.fold}" for row in table[["id", "split", "fold"]].itertuples())
+    tested = table.loc[table["split"] == "test", "id"]
     disjoint = [record["data"].get("disjoint") for record in records]
     unknown = data.get("groups_known") == "none"
     data |= {
@@ -188,6 +189,7 @@ def _pooled_record(records: list[dict[str, Any]], table: pd.DataFrame) -> dict[s
         "disjoint": False if False in disjoint else True if all(disjoint) else None,
         "shared_groups": max(record["data"].get("shared_groups") or 0 for record in records),
         "split_hash": hashlib.sha256("\n".join(rows).encode()).hexdigest(),
+        "test_clips": hashlib.sha256("\n".join(sorted(map(str, tested))).encode()).hexdigest(),
         "splits": {
             split: {
                 "clips": len(clips),

@@ -78,6 +78,11 @@ class ComparedRun:
         """Hashes of data and split, with "?" for an unknown hash. Runs with comparable scores have equal values."""
         return f"{self.data.get('labels') or self.data.get('hash') or '?'}/{self.data.get('split_hash') or '?'}"
 
+    def scored_clips(self, split: str) -> str:
+        """Hashes of data and scored clips. Pooled folds score the same clips, however these are assigned to folds."""
+        clips = self.data.get("test_clips") if split == "test" else None
+        return f"{self.scored_on.rpartition('/')[0]}/{clips}" if clips else self.scored_on
+
     @property
     def shares_groups(self) -> bool:
         """Whether known groups, such as artists, are in both training and test. The scores are then optimistic."""

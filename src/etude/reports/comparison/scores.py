@@ -71,7 +71,7 @@ def score_frame(
         shared = {axis: value for axis, reader in NAMED_AXES.items() if (value := reader(run)) not in (None, "")}
         shared |= {"name": run.name, "folder": str(run.folder), "status": run.status, "split": split}
         if run.status == "finished":
-            shared |= {"seconds": run.seconds, "scored_on": run.scored_on}
+            shared |= {"seconds": run.seconds, "scored_on": run.scored_clips(split)}
         run_rows = [shared | row for row in _score_rows(run, split, metrics, classes)]
         rows += run_rows or [shared]
     return pd.DataFrame(rows, columns=COLUMNS)
