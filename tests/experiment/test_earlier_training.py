@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.data.training_record import TrainingRecord
 from etude.errors import DataError, UserError
-from etude.evaluation.score_summary import describe_earlier_training
+from etude.evaluation.score_summary import count_trained_clips, describe_earlier_training
 from etude.experiment.earlier_training import check_earlier_training, read_earlier_training, training_record
 from etude.experiment.provenance import describe_data
 from etude.export.model_card import config_content
@@ -136,6 +136,84 @@ def test_both_arms_of_a_comparison_are_scored_on_the_same_clips(
     data.leave_out = str(everything)
     with pytest.raises(DataError, match="no clips are left for val and test"):
         check_earlier_training(config(), data, TrainingRecord())
+
+
+def test_clips_of_leave_out_do_not_hide_an_accepted_overlap(config: Compose, data: MusicData, tmp_path: Path) -> None:
+    """Leave out the clips of one run, and accept fewer test clips on which another run trained the weights."""
+    groups, in_test = data.pack.index["group"].to_numpy(), data.splits == "test"
+    names = sorted(set(groups[in_test]), key=lambda name: int((groups == name).sum()))
+    first, last = (np.flatnonzero(groups == name) for name in (names[0], names[-1]))
+    trained, other = without_training(data), without_training(data)
+    trained[first[:1]], other[last] = "train", "train"
+    source = save_checkpoint(tmp_path / "source.ckpt", data, trained, TrainingRecord())
+    left_out = save_checkpoint(tmp_path / "left_out.ckpt", data, other, TrainingRecord())
+    composed = config(
+        "transfer=full", f"transfer.init_from={source}", "transfer.overlap=allow", f"data.leave_out={left_out}"
+    )
+    arm = build_datamodule(composed)
+    arm.setup()
+    result = check_earlier_training(composed, arm, read_earlier_training(composed))
+    assert result["splits"]["test"]["left_out"] == len(last) > len(first)
+    record = {"earlier_training": result, "data": describe_data(arm, result)}
+    assert count_trained_clips(record, "test") == len(first)
+    assert not record["data"]["disjoint"]
+    sentences = describe_earlier_training(record)
+    assert sentences[0].startswith(f"The initial weights were trained on 1 of the {(arm.splits == 'test').sum()} test")
+    assert "had been used to train left_out on" in sentences[1] and "source" not in sentences[1]
+
+
+def test_leave_out_makes_no_statement_on_initial_weights(config: Compose, tmp_path: Path) -> None:
+    """Leave out single clips of groups that the splits share, for a network that starts from random weights."""
+    composed = config("data.split.kind=random", "data.split.allow_shared_groups=true")
+    data = build_datamodule(composed)
+    data.setup()
+    splits = plant(data, "test", 2)
+    splits[np.flatnonzero(data.splits == "test")[2:5]] = "val"
+    data.leave_out = str(save_checkpoint(tmp_path / "source.ckpt", data, splits, TrainingRecord()))
+    result = check_earlier_training(composed, data, TrainingRecord())
+    record = {"earlier_training": result, "data": describe_data(data, result)}
+    assert count_trained_clips(record, "test") == count_trained_clips(record, "val") == 0
+    (sentence,) = describe_earlier_training(record)
+    assert sentence.startswith("2 test clips were left out")
+
+
+def test_validated_clips_are_counted_among_the_remaining_ones(config: Compose, data: MusicData, tmp_path: Path) -> None:
+    splits = plant(data, "test", 1)
+    rows = np.flatnonzero(data.splits == "test")
+    splits[rows[1:]] = "val"  # clips of the first group are left out with the first clip
+    source = save_checkpoint(tmp_path / "source.ckpt", data, splits, TrainingRecord())
+    composed = config("transfer=full", f"transfer.init_from={source}", "transfer.overlap=drop")
+    result = check_earlier_training(composed, data, read_earlier_training(composed))
+    assert result["splits"]["test"]["validated"] == (data.splits == "test").sum() < len(rows) - 1
+
+
+def test_groups_of_clips_of_another_collection_are_not_called_disjoint(
+    config: Compose, data: MusicData, tmp_path: Path
+) -> None:
+    """An earlier run on clips that this collection does not contain may have used the artists of its test clips."""
+    keys = data.clip_keys
+    keys.sound[0] += 1  # as if the first clip of the earlier run were not in this collection
+    source = tmp_path / "source.ckpt"
+    own = TrainingRecord.of_run(keys, np.array(["train"] + ["none"] * (len(keys.sound) - 1)), "source", "other")
+    plain = {"own": own.to_plain(), "earlier": TrainingRecord().to_plain()}
+    torch.save({"etude": {"training_record": plain}, "state_dict": {}}, source)
+    composed = config("transfer=full", f"transfer.init_from={source}")
+    result = check_earlier_training(composed, data, read_earlier_training(composed))
+    description = describe_data(data, result)
+    assert not result["groups_checked"] and description["disjoint"] is None
+    sentences = describe_earlier_training({"earlier_training": result, "data": description})
+    assert "Scored clips may share groups with them." in sentences[-1]
+
+
+def test_run_with_changed_training_clips_is_not_resumed(config: Compose, data: MusicData, tmp_path: Path) -> None:
+    """After a change of the table, clips of the first epochs could be test clips of the resumed run."""
+    run = RunFolder(tmp_path / "run")
+    run.checkpoints_path.mkdir(parents=True)
+    save_checkpoint(run.last_path, data, data.splits, TrainingRecord())
+    assert training_record(config(), data, TrainingRecord(), run)["own"]["train"]
+    data.splits = np.where(data.splits == "val", "test", np.where(data.splits == "test", "val", data.splits))
+    with pytest.raises(UserError, match=r"resume=.*training or validation clips of demo have changed"):
+        training_record(config(), data, TrainingRecord(), run)
 
 
 def test_record_survives_resuming_and_export(config: Compose, data: MusicData, tmp_path: Path) -> None:

@@ -104,6 +104,16 @@ def test_several_licences_give_no_single_licence(hostile_record: dict[str, Any])
     assert data.eval_results is None
 
 
+def test_card_warns_of_weights_trained_on_test_clips(metrics: dict[str, Any]) -> None:
+    changed = record()
+    numbers = {"trained": 5, "same_group": 0, "validated": 0, "left_out": 0}
+    run = {"name": "source", "data": "demo", "clips": 9, "validation_clips": 0}
+    changed["earlier_training"] = {"runs": [run], "unknown": [], "splits": {"test": numbers}}
+    text = render_card(METADATA, [], "clips", changed, metrics)
+    assert "- The initial weights were trained on 5 of the " in text and "test scores are optimistic" in text
+    assert ModelCard(text).data.eval_results is None
+
+
 def test_card_states_that_groups_are_unknown() -> None:
     changed = record()
     changed["data"] |= {"disjoint": True, "groups_known": "none"}

@@ -88,11 +88,14 @@ class Overlap:
         trained: Clips on which the weights were trained (N,), bool.
         same_group: Other clips of a group that has a clip on which the weights were trained (N,), bool.
         validated: Clips of the validation split of an earlier run (N,), bool.
+        complete: Whether the collection contains all clips on which the weights were trained. Only then are all of
+            their groups known.
     """
 
     trained: np.ndarray
     same_group: np.ndarray
     validated: np.ndarray
+    complete: bool
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,8 @@ class TrainingRecord:
         trained = _is_in(keys.sound, self.train) | _is_in(keys.id, self.train)
         groups = np.isin(keys.local_group, keys.local_group[trained]) | _is_in(keys.group, self.train)
         validated = _is_in(keys.sound, self.val) | _is_in(keys.id, self.val)
-        return Overlap(trained, groups & ~trained, validated)
+        known = np.concatenate([keys.sound, keys.id, keys.group])
+        return Overlap(trained, groups & ~trained, validated, complete=bool(np.isin(self.train, known).all()))
 
     def to_plain(self) -> Plain:
         """Return plain values for a checkpoint or a JSON file. Keys are encoded as base64."""

@@ -250,16 +250,18 @@ def describe_earlier_training(record: Mapping[str, Any]) -> list[str]:
         trained, same_group = (numbers[key] for key in ("trained", "same_group"))
         if trained > left_out:
             sentences.append(
-                f"The initial weights were trained on {trained} of the {format_count(total, name + ' clip')} ({runs}), "
-                f"so the {name} scores are optimistic."
+                f"The initial weights were trained on {trained - left_out} of the "
+                f"{format_count(total, name + ' clip')} ({runs}), so the {name} scores are optimistic."
             )
         if trained <= left_out < trained + same_group:
             sentences.append(
-                f"The initial weights were trained on other clips of the groups of {same_group} of the "
-                f"{format_count(total, name + ' clip')} ({runs}), so the {name} scores can be optimistic."
+                "The initial weights were trained on other clips of the groups of "
+                f"{trained + same_group - left_out} of the {format_count(total, name + ' clip')} ({runs}), so the {name} "
+                "scores can be optimistic."
             )
         if left_out:
-            sources = runs or _join_runs(earlier.get("left_out_of") or [])
+            dropped = runs if earlier.get("overlap", "drop") == "drop" else ""  # else data.leave_out left them out
+            sources = "; ".join(filter(None, (dropped, _join_runs(earlier.get("left_out_of") or []))))
             sentences.append(
                 f"{format_count(left_out, name + ' clip')} {'was' if left_out == 1 else 'were'} left out, because "
                 f"{'it or its group' if left_out == 1 else 'they or their groups'} had been used to train {sources}."
@@ -267,15 +269,20 @@ def describe_earlier_training(record: Mapping[str, Any]) -> list[str]:
         if numbers["validated"]:
             sentences.append(
                 f"{format_count(numbers['validated'], name + ' clip')} had been in the validation split of an earlier "
-                f"run ({runs or _join_runs(earlier.get('left_out_of') or [])}), which may have selected its epoch."
+                f"run ({runs}), which may have selected its epoch."
             )
     if runs:
-        found = any(row["trained"] + row["same_group"] for row in earlier["splits"].values())
+        found = any(row["trained"] + row["same_group"] > row["left_out"] for row in earlier["splits"].values())
         sentences.append(
             ("" if found else f"No scored clip was in the earlier training of the weights ({runs}). ")
             + "Clips are recognised by the hash of their sound and, in the same archive, by their id; copies with "
             "another encoding are not found."
         )
+        if not earlier.get("groups_checked", True):
+            sentences.append(
+                "Some clips of the earlier training are not in this collection, and their groups, such as artists, are "
+                "unknown or compared by name only. Scored clips may share groups with them."
+            )
     if unknown := earlier.get("unknown"):
         sentences.append(
             f"The training clips of {', '.join(unknown)} are not recorded, so it cannot be checked whether the scored "

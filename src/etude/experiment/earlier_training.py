@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from etude.data.datamodule import MusicData
 from etude.data.splits import group_codes
 from etude.data.training_record import TrainingRecord, stored_record
@@ -54,9 +56,10 @@ def check_earlier_training(config: Mapping[str, Any], data: MusicData, earlier: 
         earlier: Record of all training of the initial weights.
 
     Returns:
-        Numbers for the record of the run: `runs` and `unknown` as in the training record, `overlap`, and for each
-        scored split the numbers of clips that are `trained`, `same_group`, `validated` or `left_out`. Empty without
-        earlier training.
+        Numbers for the record of the run: `runs` and `unknown` as in the training record, `overlap`, whether the
+        groups of all earlier training clips are known (`groups_checked`), and for each scored split the numbers of
+        clips that are `trained` or `same_group`, of these the number that is `left_out`, and of the remaining clips
+        those that are `validated`. `left_out_of` has the runs of `data.leave_out`. Empty without earlier training.
 
     Raises:
         UserError: The config does not allow an overlap, or no clips are left.
@@ -65,18 +68,42 @@ def check_earlier_training(config: Mapping[str, Any], data: MusicData, earlier: 
     result: dict[str, Any] = {}
     if data.leave_out:
         result = _check_overlap(data, read_record(Path(data.leave_out), "data.leave_out"), "drop", "data.leave_out")
-        result |= {"runs": [], "unknown": [], "left_out_of": result["runs"]}
+        result |= {"runs": [], "unknown": [], "groups_checked": True, "left_out_of": result["runs"]}
+        for numbers in result["splits"].values():  # the initial weights are not from these runs
+            numbers |= {"trained": numbers["left_out"], "same_group": 0, "validated": 0}
     if earlier:
-        left_out = {split: numbers["left_out"] for split, numbers in result.get("splits", {}).items()}
+        before = result.get("splits", {})
         result |= _check_overlap(data, earlier, mode, "transfer.init_from")
-        for split, count in left_out.items():
-            result["splits"][split]["left_out"] += count
+        for split, numbers in before.items():
+            for key, count in numbers.items():
+                result["splits"][split][key] += count
     return result
 
 
-def training_record(config: Mapping[str, Any], data: MusicData, earlier: TrainingRecord) -> dict[str, Any]:
-    """Return the records of the clips of this run (`own`) and of `earlier` runs as plain values, for checkpoints."""
+def training_record(
+    config: Mapping[str, Any], data: MusicData, earlier: TrainingRecord, run: RunFolder | None = None
+) -> dict[str, Any]:
+    """Return the records of the clips of this run (`own`) and of `earlier` runs as plain values, for checkpoints.
+
+    Args:
+        config: The resolved config.
+        data: Data of the run after `setup`.
+        earlier: Record of all training of the initial weights.
+        run: The run's folder if it is resumed.
+
+    Raises:
+        UserError: A resumed run was trained or validated on other clips before, such as after a change of its table.
+            These clips could now be test clips.
+    """
     own = TrainingRecord.of_run(data.clip_keys, data.splits, str(config["name"]), data.source.name)
+    stored = read_checkpoint(run.last_path)["etude"].get("training_record") if run is not None else None
+    if run is not None and stored:
+        before = TrainingRecord.from_plain(stored["own"], run.last_path.name)
+        if not (np.array_equal(before.train, own.train) and np.array_equal(before.val, own.val)):
+            raise UserError(
+                f"resume={run.path}: the training or validation clips of {data.source.name} have changed since the run "
+                "was interrupted; restore the table or files, or start a new run"
+            )
     return {"own": own.to_plain(), "earlier": earlier.to_plain()}
 
 
@@ -109,7 +136,7 @@ def _check_overlap(data: MusicData, earlier: TrainingRecord, mode: str, key: str
         split: {
             "trained": int((overlap.trained & rows).sum()),
             "same_group": int((overlap.same_group & rows).sum()),
-            "validated": int((overlap.validated & rows).sum()),
+            "validated": int((overlap.validated & rows & ~(unfit & (mode == "drop"))).sum()),
             "left_out": int((unfit & rows).sum()) if mode == "drop" else 0,
         }
         for split, rows in scored.items()
@@ -141,4 +168,10 @@ def _check_overlap(data: MusicData, earlier: TrainingRecord, mode: str, key: str
             "the training clips of %s are not recorded, so it cannot be checked whether they are in the test split",
             ", ".join(earlier.unknown),
         )
-    return {"overlap": mode, "runs": list(earlier.runs), "unknown": list(earlier.unknown), "splits": splits}
+    return {
+        "overlap": mode,
+        "runs": list(earlier.runs),
+        "unknown": list(earlier.unknown),
+        "groups_checked": overlap.complete and not earlier.unknown,
+        "splits": splits,
+    }

@@ -121,7 +121,8 @@ def describe_data(data: MusicData, earlier_training: Mapping[str, Any] | None = 
     Args:
         data: Data of the run.
         earlier_training: Result of `earlier_training.check_earlier_training`. If a scored clip or its group was in an
-            earlier training, training and test are not disjoint.
+            earlier training, training and test are not disjoint. If the groups of earlier training clips are unknown,
+            it is unknown (None).
     """
     from etude.data.official_splits import SPLITS, UNUSED
     from etude.data.splits import group_codes, split_hash  # heavy: numpy
@@ -132,6 +133,7 @@ def describe_data(data: MusicData, earlier_training: Mapping[str, Any] | None = 
     shared = len(assignment.shared_groups)
     earlier_splits = (earlier_training or {}).get("splits", {}).values()
     earlier_overlap = any(row["trained"] + row["same_group"] > row["left_out"] for row in earlier_splits)
+    checked = known == "all" and (earlier_training or {}).get("groups_checked", True)
 
     def count_groups(mask: np.ndarray) -> int | None:
         return None if known == "none" else len(set(groups[mask]))
@@ -154,7 +156,7 @@ def describe_data(data: MusicData, earlier_training: Mapping[str, Any] | None = 
             for split in SPLITS
         },
         "unused": assignment.unused,
-        "disjoint": False if shared or earlier_overlap else True if known == "all" else None,
+        "disjoint": False if shared or earlier_overlap else True if checked else None,
         "shared_groups": shared,
         "split_kind": assignment.kind,
         "split_column": assignment.column,

@@ -103,7 +103,7 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
         if not is_memory_error(error):
             raise
         raise UserError("backbone: the network does not fit in memory; make it smaller") from error
-    learner.recipe["training_record"] = training_record(config, data, earlier)
+    learner.recipe["training_record"] = training_record(config, data, earlier, files if resume else None)
     learner.use_cache(build_frozen_cache(learner, data, folder))
     if data.overfit:
         learner.disable_dropout()

@@ -20,7 +20,9 @@ from etude.evaluation.formatting import (
 )
 from etude.evaluation.score_summary import (
     are_splits_disjoint,
+    count_trained_clips,
     describe_clips,
+    describe_earlier_training,
     describe_limitations,
     known_groups,
     summarise_scores,
@@ -95,7 +97,7 @@ def render_card(
         front_end_settings=", ".join(f"{key} {value}" for key, value in metadata["front_end_settings"].items()),
         title=(record or {}).get("name") or "Étude network", code=code, fenced=fenced,
         format_count=format_count, format_sentence=format_sentence, capitalise_first=capitalise_first,
-        number=format_number,
+        number=format_number, earlier_training=describe_earlier_training(record or {}),
         groups_known=known_groups((record or {}).get("data", {}), (metrics or {}).get("targets", {})),
     )  # fmt: skip
     return f"---\n{header}---\n\n{text}"
@@ -170,7 +172,11 @@ def front_matter(
     record: Mapping[str, Any] | None,
     metrics: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return the metadata that the Hugging Face Hub reads. It contains the licence of the training data."""
+    """Return the metadata that the Hugging Face Hub reads.
+
+    It contains the licence of the training data, and the test scores unless the initial weights were trained on test
+    clips, because the Hub would rank these scores without the warning of the card.
+    """
     licences = [str(name).lower() for name in (record or {}).get("data", {}).get("licences", {})]
     licence = licences[0] if len(licences) == 1 and HUB_LICENCES.fullmatch(licences[0]) else "other"
     header: dict[str, Any] = {"license": licence}
@@ -185,7 +191,7 @@ def front_matter(
             "metrics": scores,
         }
         for name, target in (metrics or {}).get("targets", {}).items()
-        if record is not None and (scores := _hub_scores(target))
+        if record is not None and not count_trained_clips(record, "test") and (scores := _hub_scores(target))
     ]
     return header | ({"model-index": [{"name": record["name"], "results": results}]} if results and record else {})
 

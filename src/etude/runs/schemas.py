@@ -90,7 +90,13 @@ MODEL = {
 }
 EARLIER_RUN = {"name": TEXT, "data": TEXT, "clips": COUNT, "validation_clips": COUNT}
 EARLIER_TRAINING = {
-    **{"overlap?": TEXT, "runs?": [EARLIER_RUN], "left_out_of?": [EARLIER_RUN], "unknown?": [TEXT]},
+    **{
+        "groups_checked?": (bool,),
+        "overlap?": TEXT,
+        "runs?": [EARLIER_RUN],
+        "left_out_of?": [EARLIER_RUN],
+        "unknown?": [TEXT],
+    },
     **{"splits?": {"*": dict.fromkeys(("trained", "same_group", "validated", "left_out"), COUNT)}},
 }
 RECORD = {
