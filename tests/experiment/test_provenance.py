@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from etude.experiment import provenance
 
@@ -44,3 +46,14 @@ def test_reason_is_missing_repository(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert provenance.git_state()["reason"].startswith("not a git repository")
+
+
+@pytest.mark.parametrize(("monitors", "expected"), [([], None), (["train/loss"], None), (["val/score"], "val/score")])
+def test_early_stopping_by_validation_is_recorded(monitors: list[str], expected: str | None) -> None:
+    """A training that validation scores end has selected its last epoch by them."""
+    stopping = [SimpleNamespace(monitor=monitor) for monitor in monitors]
+    checkpoint = SimpleNamespace(best_model_path="", best_model_score=None, monitor=None)
+    trainer: Any = SimpleNamespace(checkpoint_callback=checkpoint, early_stopping_callbacks=stopping, current_epoch=3)
+    learner: Any = torch.nn.Linear(2, 1)
+    summary = provenance.summarise_training(trainer, learner)
+    assert summary["monitor"] is None and summary["stopped_by"] == expected

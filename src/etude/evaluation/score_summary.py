@@ -256,8 +256,8 @@ def describe_earlier_training(record: Mapping[str, Any]) -> list[str]:
         if trained <= left_out < trained + same_group:
             sentences.append(
                 "The initial weights were trained on other clips of the groups of "
-                f"{trained + same_group - left_out} of the {format_count(total, name + ' clip')} ({runs}), so the {name} "
-                "scores can be optimistic."
+                f"{trained + same_group - left_out} of the {format_count(total, name + ' clip')} ({runs}), so "
+                f"the {name} scores can be optimistic."
             )
         if left_out:
             dropped = runs if earlier.get("overlap", "drop") == "drop" else ""  # else data.leave_out left them out

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.config.compose import program_name
 from etude.files.safe_read import read_checkpoint
+from etude.runs.folder import VALIDATION
 from etude.system.machine import usable_cores
 
 if TYPE_CHECKING:
@@ -179,16 +180,21 @@ def describe_targets(data: MusicData, names: Iterable[str]) -> dict[str, dict[st
 
 
 def summarise_training(trainer: Trainer, learner: Learner) -> dict[str, Any]:
-    """Return the number of parameters and epochs, and the epoch and monitored score of the best checkpoint."""
+    """Return the number of parameters and epochs, and the epoch and monitored score of the best checkpoint.
+
+    `stopped_by` is the validation score that could end the training, which then selected the last epoch.
+    """
     checkpoint: Any = trainer.checkpoint_callback
     epoch, path = None, getattr(checkpoint, "best_model_path", "")
     if path and Path(path).is_file():
         epoch = int(read_checkpoint(Path(path))["epoch"]) + 1
     score = getattr(checkpoint, "best_model_score", None)
+    stopping = [callback.monitor for callback in trainer.early_stopping_callbacks if callback.monitor]
     return {
         "parameters": sum(p.numel() for p in learner.parameters()),
         "epochs": trainer.current_epoch,
         "best_epoch": epoch,
         "best_score": None if score is None else float(score),
         "monitor": getattr(checkpoint, "monitor", None),
+        "stopped_by": next((name for name in stopping if name.startswith(VALIDATION)), None),
     }

@@ -85,7 +85,7 @@ DATA = {
     **{"splits?": {"*": {"clips": COUNT, "groups?": COUNT}}, "disjoint?": (bool,)},
 }
 MODEL = {
-    **dict.fromkeys(("backbone?", "head?", "task?", "feature?", "monitor?"), TEXT),
+    **dict.fromkeys(("backbone?", "head?", "task?", "feature?", "monitor?", "stopped_by?"), TEXT),
     **{"parameters?": COUNT, "epochs?": COUNT, "best_epoch?": COUNT, "best_score?": NUMBER},
 }
 EARLIER_RUN = {"name": TEXT, "data": TEXT, "clips": COUNT, "validation_clips": COUNT}

@@ -147,3 +147,22 @@ def test_run_scored_on_training_clips_of_its_weights_is_not_tested(tmp_path: Pat
     (remark,) = [remark for remark in comparison.remarks if "optimistic" in remark]
     assert remark.startswith("allow: the initial weights were trained on 7 test clips")
     assert {frozenset((pair.a, pair.b)) for pair in comparison.pairs} == {frozenset(("clean", "drop"))}
+
+
+def test_runs_before_and_after_a_change_of_labels_are_named(tmp_path: Path, write_run, make_table) -> None:
+    """Runs of one table have equal settings although its labels changed, so a mean over seeds would mix both."""
+    for seed in range(3):
+        folder = write_run(tmp_path / f"run{seed}", make_table(seed), seed=seed, name=f"run{seed}")
+        record = json.loads((folder / "record.json").read_text("utf-8"))
+        record["data"]["labels"] = "changed" if seed == 2 else "l"
+        (folder / "record.json").write_text(json.dumps(record), "utf-8")
+    text = "the clips, groups or labels of made changed between these runs"
+    assert [remark for remark in compare([tmp_path]).remarks if text in remark] == [
+        f"run0, run1, run2: {text}, so their scores and means over them are not comparable."
+    ]
+    assert not any("changed" in remark for remark in compare([tmp_path / "run0", tmp_path / "run1"]).remarks)
+    record = json.loads((tmp_path / "run1/record.json").read_text("utf-8"))
+    record["data"]["hash"] = "other frames"
+    (tmp_path / "run1/record.json").write_text(json.dumps(record), "utf-8")
+    remarks = compare([tmp_path / "run0", tmp_path / "run1"]).remarks
+    assert any("run0, run1: the audio or frames of made changed between" in remark for remark in remarks)

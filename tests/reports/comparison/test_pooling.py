@@ -87,6 +87,9 @@ def test_only_runs_that_differ_in_their_fold_are_pooled(write_fold: WriteFold) -
         + [write_fold(1, "lone", depth=1)]
     )
     runs.append(write_fold(2, "other-data", hash="another"))
+    runs.append(write_fold(2, "lstm", seed=1, labels="changed"))  # the table changed after the other folds
+    config = yaml.safe_load((runs[2] / "config.yaml").read_text("utf-8"))
+    (runs[-1] / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
     pooled = pool_folds(runs[0].parent, runs)
     folds = [json.loads((folder / "record.json").read_text("utf-8"))["data"]["pooled"] for folder in pooled]
     assert folds == [[0, 1, 2], [0, 2]]

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.config.stored import flatten
 from etude.errors import UserError
 from etude.evaluation.formatting import NAMES, format_count, format_duration
 from etude.evaluation.paired_tests import Pair, compare_pairs
@@ -33,6 +34,8 @@ from etude.reports.comparison.scores import identical_runs, read_runs, score_fra
 from etude.reports.comparison.table import Labels, Table
 from etude.reports.comparison.text import Comparison, print_comparison, test_lines, to_latex, to_markdown
 from etude.runs.folder import find_runs
+
+DATA_OPTIONS = ("data.source.", "data.min_seconds", "data.max_seconds", "feature.")  # select clips and frames
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -135,7 +138,7 @@ def compare_runs(runs: Sequence[ComparedRun], options: CompareOptions | None = N
     metric = options.metrics[0] if len(options.metrics) == 1 else ""
     pairs, test_remarks = compare_pairs(scored_targets(tested, names, options.split), metric)
     pairs = [pair for pair in pairs if pair.target in set(frame["target"])]
-    remarks += _remarks_on_collections(pairs, shown, names)
+    remarks += _remarks_on_collections(pairs, shown, names) + _remarks_on_changed_data(shown, names)
     return Comparison(options, shown, names, all_scores, tables, pairs,
                       [*remarks, *optimistic.values(), *repeat_remarks, *test_remarks])  # fmt: skip
 
@@ -281,6 +284,30 @@ def _remarks_on_collections(pairs: Sequence[Pair], runs: Sequence[ComparedRun], 
         f"{shown}: these runs used different collections, whose test clips have equal ids, groups and true values. The "
         "paired tests compare them as the same clips."
     ]
+
+
+def _remarks_on_changed_data(runs: Sequence[ComparedRun], names: Mapping[Path, str]) -> list[str]:
+    """Return a remark for each collection whose labels or audio changed between runs with equal options."""
+    remarks = []
+    for noun, hashed, groups in (
+        ("clips, groups or labels", "labels", ("data",)),
+        ("audio or frames", "hash", ("data", "feature")),
+    ):
+        by_options: dict[str, list[ComparedRun]] = defaultdict(list)
+        for run in runs:
+            config = flatten({group: run.config.get(group) for group in groups})
+            options = [(key, repr(value)) for key, value in config.items() if key.startswith(DATA_OPTIONS)]
+            axes = [axis_value(run, axis) for axis in groups]
+            if run.data.get(hashed):
+                by_options[repr((axes, sorted(options)))].append(run)
+        for same in by_options.values():
+            if len({run.data[hashed] for run in same}) > 1:
+                titles, collection = ", ".join(names[run.folder] for run in same), axis_value(same[0], "data")
+                remarks.append(
+                    f"{titles}: the {noun} of {collection} changed between these runs, so their scores and means over "
+                    "them are not comparable."
+                )
+    return remarks
 
 
 def _pool_folds(folder: Path) -> list[str]:

@@ -56,7 +56,8 @@ def render_page(comparison: Comparison) -> str:
 
 def split_title(runs: Sequence[ComparedRun], split: str) -> str:
     """Return the title of a split. For validation, it states whether the scores selected the weights of the runs."""
-    selected = {bool(mapping_or_empty(run.record.get("model")).get("monitor")) for run in runs if run.metrics}
+    models = [mapping_or_empty(run.record.get("model")) for run in runs if run.metrics]
+    selected = {bool(model.get("monitor") or model.get("stopped_by")) for model in models}
     if split == "test" or not selected:
         return SPLIT_TITLES[split]
     return SPLIT_TITLES[split] + SELECTED["some" if len(selected) == 2 else "all" if selected.pop() else "none"]

@@ -155,7 +155,8 @@ def _config_key(run: ComparedRun) -> str:
     """Return config (without the fold) and data as JSON. The folds of one cross-validation have the same result."""
     config = copy.deepcopy(run.config)
     mapping_or_empty(mapping_or_empty(config.get("data")).get("split")).pop("fold", None)
-    return json.dumps([config, run.data.get("hash"), run.data.get("folds")], sort_keys=True, default=str)
+    data = [run.data.get(name) for name in ("hash", "labels", "folds")]
+    return json.dumps([config, *data], sort_keys=True, default=str)
 
 
 def _concatenate_predictions(folds: dict[int | str, ComparedRun]) -> pd.DataFrame:
