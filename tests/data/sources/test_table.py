@@ -158,6 +158,16 @@ def test_artists_are_default_groups(make_collection: Make, caplog: pytest.LogCap
     assert "has no column group" not in caplog.text
 
 
+def test_spellings_of_one_artist_are_named(make_collection: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """Spaces around a name have no meaning. Other differences make different groups, which splits can separate."""
+    make_collection(six_clips(artist=["Ann Lee", "Ann  Lee", "ann lee ", "Bob", " Bob", ""]))
+    text = "1 names in the column artist are written in several forms, which are different groups"
+    assert text in caplog.text and "'Ann Lee', 'Ann  Lee', 'ann lee'" in caplog.text
+    caplog.clear()
+    make_collection(six_clips(artist=["Ann Lee", "Ann Leo", "Bob", "Bob ", "", ""]))
+    assert "several forms" not in caplog.text
+
+
 def test_artist_target_is_not_used_as_group(make_collection: Make) -> None:
     source = make_collection(six_clips(artist=list("AABBCC")), targets={"artist": "label"})
     assert source.targets["artist"]["classes"] == ["A", "B", "C"]

@@ -235,6 +235,12 @@ def _find_groups(file: Path, cells: Columns, targets: Mapping[str, Any]) -> list
     if suspects := [cell for cell in dict.fromkeys(cells[key]) if cell.lower() in ABSENT]:
         log.warning("%s: clips whose %s is %r are one group; if it means a missing value, set data.source.missing=[%r]",
                     file, key, suspects[0], suspects[0])  # fmt: skip
+    forms: dict[str, list[str]] = {}
+    for cell in dict.fromkeys(cells[key]):
+        forms.setdefault(" ".join(cell.casefold().split()), []).append(cell)
+    if variants := [repr(same)[1:-1] for same in forms.values() if len(same) > 1]:
+        log.warning("%s: %d names in the column %s are written in several forms, which are different groups and can be "
+                    "in training and test: %s", file, len(variants), key, "; ".join(variants[:5]))  # fmt: skip
     return [cell or None for cell in cells[key]]
 
 
