@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import pytest
 
 from etude.data.datamodule import MusicData
 from etude.data.splits import Split, class_counts
-from etude.experiment.provenance import describe_data, describe_targets
+from etude.experiment.provenance import count_skipped, describe_data, describe_targets
 
 CLIPS = 12
 GENRES = {"genre": {"kind": "label", "classes": ["x", "y"], "note": ""}}
@@ -23,7 +24,7 @@ def describe(split: Split, **columns: Any) -> dict[str, Any]:
     front = SimpleNamespace(sync="none", frames_per_second=1.0)
     source = SimpleNamespace(name="n", title="t", card="", note="", extra={})
     data = SimpleNamespace(
-        pack=SimpleNamespace(index=table, manifest={"sha256": "h"}),
+        pack=SimpleNamespace(index=table, manifest={"sha256": "h"}, packs=[]),
         source=source,
         feature=SimpleNamespace(front=front),
         targets=GENRES,
@@ -62,3 +63,14 @@ def test_official_folds_and_crossing_groups_are_recorded() -> None:
     assert data["fold_names"] == [1, 2, 3]
     assert data["disjoint"] is False and data["shared_groups"] == 3
     assert data["unused"] == {"empty cell in column fold": 3}
+
+
+def test_skipped_clips_are_counted_by_reason(tmp_path: Path) -> None:
+    """The details of single files do not separate reasons, and rare reasons are counted together."""
+    reasons = ["cannot be decoded: no header", "cannot be decoded: no frames", *(f"reason {i}" for i in range(6))]
+    rows = [f"clip{i},{reason}" for i, reason in enumerate(reasons)]
+    (tmp_path / "skipped.csv").write_text("\n".join(["id,reason", *rows]))
+    counts = count_skipped(SimpleNamespace(packs=[SimpleNamespace(folder=tmp_path)]))
+    assert counts == {"cannot be decoded": 2, **{f"reason {i}": 1 for i in range(4)}, "other reasons": 2}
+    (tmp_path / "skipped.csv").write_text("damaged")
+    assert count_skipped(SimpleNamespace(folder=tmp_path)) == {}

@@ -8,6 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from etude.training.lightning import Trainer
 
 
+MOST_REASONS = 5  # reasons of skipped items in a record
 ERROR_FILE = "ETUDE_ERROR_FILE"
 """Environment variable with the path of the file to which a job of a sweep writes its final error."""
 PACKAGES = (
@@ -157,6 +159,7 @@ def describe_data(data: MusicData, earlier_training: Mapping[str, Any] | None = 
             for split in SPLITS
         },
         "unused": assignment.unused,
+        "skipped": count_skipped(data.pack),
         "disjoint": False if shared or earlier_overlap else True if checked else None,
         "shared_groups": shared,
         "split_kind": assignment.kind,
@@ -167,6 +170,23 @@ def describe_data(data: MusicData, earlier_training: Mapping[str, Any] | None = 
         "fold_names": list(assignment.folds) if assignment.kind == "official" and assignment.folds else None,
         "split_hash": split_hash(index["id"].to_numpy(), data.splits),
     }
+
+
+def count_skipped(pack: Any) -> dict[str, int]:
+    """Return the number of skipped items of a pack by reason, without the details of single files.
+
+    A damaged list has no reasons, because a finished training must not fail.
+    """
+    from etude.data.pack_writer import read_skipped  # heavy: pandas
+
+    try:
+        reasons = Counter(reason.partition(":")[0] for _, reason in read_skipped(pack))
+    except (OSError, ValueError, KeyError):
+        return {}
+    counts = dict(reasons.most_common(MOST_REASONS))
+    if others := reasons.total() - sum(counts.values()):
+        counts["other reasons"] = others
+    return counts
 
 
 def describe_targets(data: MusicData, names: Iterable[str]) -> dict[str, dict[str, Any]]:

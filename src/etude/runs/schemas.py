@@ -80,6 +80,7 @@ DATA = {
         "shared_groups?": COUNT,
         "partitions?": COUNT,
         "unused?": {"*": COUNT},
+        "skipped?": {"*": COUNT},
         "pooled?": (list,),
     },
     **{"splits?": {"*": {"clips": COUNT, "groups?": COUNT}}, "disjoint?": (bool,)},

@@ -308,7 +308,7 @@ def _split_notes(cells: Sequence[Cell], runs: Sequence[ComparedRun]) -> list[str
         # not necessarily other test clips: pooled folds of different partitions have the same ones
         return [
             f"{', '.join(targets)}: runs were scored on different clips or have different splits, so scores are not "
-            f"directly comparable.{suffix}"
+            f"comparable without a paired test.{suffix}"
         ]
     if len(splits) < 2:
         return []
