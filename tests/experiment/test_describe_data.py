@@ -11,6 +11,7 @@ import pytest
 
 from etude.data.datamodule import MusicData
 from etude.data.splits import Split, class_counts
+from etude.evaluation.score_summary import describe_copies
 from etude.experiment.provenance import count_skipped, describe_data, describe_targets
 
 CLIPS = 12
@@ -63,6 +64,18 @@ def test_official_folds_and_crossing_groups_are_recorded() -> None:
     assert data["fold_names"] == [1, 2, 3]
     assert data["disjoint"] is False and data["shared_groups"] == 3
     assert data["unused"] == {"empty cell in column fold": 3}
+
+
+def test_audio_in_training_and_test_is_named() -> None:
+    """Copies under other ids and artists, which data.split.duplicates=allow accepts."""
+    groups, splits = [f"g{i}" for i in range(CLIPS)], ["train"] * 6 + ["val"] * 3 + ["test"] * 3
+    copied = [f"h{i}" for i in range(CLIPS - 2)] + ["h0", "h7"]  # of a training and of a validation clip
+    data = describe(Split(duplicates="allow", column="cv"), group=groups, cv=splits, content=copied)
+    assert data["copies"] == {"val": 0, "test": 1} and data["disjoint"] is False
+    (sentence,) = describe_copies({"data": data})
+    assert sentence.startswith("1 of the 3 test clips have the same audio as training clips")
+    data = describe(Split(column="cv"), group=groups, cv=splits, content=[f"h{i}" for i in range(CLIPS)])
+    assert data["disjoint"] is True and describe_copies({"data": data}) == []
 
 
 def test_skipped_clips_are_counted_by_reason(tmp_path: Path) -> None:

@@ -232,6 +232,17 @@ def _describe_difference(results: dict[str, Any], baseline: dict[str, Any], metr
     return f"{capitalise_first(baseline['name'])} {other}, difference {value}{interval}{suffix}."
 
 
+def describe_copies(record: Mapping[str, Any]) -> list[str]:
+    """Return a warning for each split that has the same audio as training clips (`data.split.duplicates=allow`)."""
+    data = record.get("data") or {}
+    return [
+        f"{count} of the {format_count(data['splits'][split]['clips'], name + ' clip')} have the same audio as "
+        f"training clips under other ids, so the {name} scores are optimistic."
+        for split, name in SPLIT_NAMES.items()
+        if (count := (data.get("copies") or {}).get(split))
+    ]
+
+
 def describe_earlier_training(record: Mapping[str, Any]) -> list[str]:
     """Describe the earlier training of the initial weights, and the scored clips that it used.
 

@@ -20,6 +20,7 @@ from etude.system.machine import usable_cores
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
     from etude.data.datamodule import MusicData
     from etude.training.learner import Learner
@@ -134,6 +135,7 @@ def describe_data(data: MusicData, earlier_training: Mapping[str, Any] | None = 
     groups, used, has_group = group_codes(index), data.splits != UNUSED, index["group"].notna().to_numpy()
     known = "all" if has_group[used].all() else "some" if has_group[used].any() else "none"
     shared = len(assignment.shared_groups)
+    copies = count_copies(index, data.splits)
     earlier_splits = (earlier_training or {}).get("splits", {}).values()
     earlier_overlap = any(row["trained"] + row["same_group"] > row["left_out"] for row in earlier_splits)
     checked = known == "all" and (earlier_training or {}).get("groups_checked", True)
@@ -160,7 +162,8 @@ def describe_data(data: MusicData, earlier_training: Mapping[str, Any] | None = 
         },
         "unused": assignment.unused,
         "skipped": count_skipped(data.pack),
-        "disjoint": False if shared or earlier_overlap else True if checked else None,
+        "copies": copies,
+        "disjoint": False if shared or earlier_overlap or any(copies.values()) else True if checked else None,
         "shared_groups": shared,
         "split_kind": assignment.kind,
         "split_column": assignment.column,
@@ -170,6 +173,19 @@ def describe_data(data: MusicData, earlier_training: Mapping[str, Any] | None = 
         "fold_names": list(assignment.folds) if assignment.kind == "official" and assignment.folds else None,
         "split_hash": split_hash(index["id"].to_numpy(), data.splits),
     }
+
+
+def count_copies(index: pd.DataFrame, splits: np.ndarray) -> dict[str, int]:
+    """Return, for validation and test, the number of clips with the same audio as a training clip.
+
+    Args:
+        index: Table of the pack, with `content`, the hash of the frames of each clip.
+        splits: Split of each clip (N,).
+    """
+    if "content" not in index:
+        return {}
+    trained = set(index["content"][splits == "train"])
+    return {split: int(index["content"][splits == split].isin(trained).sum()) for split in ("val", "test")}
 
 
 def count_skipped(pack: Any) -> dict[str, int]:

@@ -22,6 +22,7 @@ from etude.evaluation.score_summary import (
     are_splits_disjoint,
     count_trained_clips,
     describe_clips,
+    describe_copies,
     describe_earlier_training,
     describe_limitations,
     known_groups,
@@ -97,7 +98,8 @@ def render_card(
         front_end_settings=", ".join(f"{key} {value}" for key, value in metadata["front_end_settings"].items()),
         title=(record or {}).get("name") or "Étude network", code=code, fenced=fenced,
         format_count=format_count, format_sentence=format_sentence, capitalise_first=capitalise_first,
-        number=format_number, earlier_training=describe_earlier_training(record or {}),
+        number=format_number,
+        earlier_training=[*describe_copies(record or {}), *describe_earlier_training(record or {})],
         groups_known=known_groups((record or {}).get("data", {}), (metrics or {}).get("targets", {})),
     )  # fmt: skip
     return f"---\n{header}---\n\n{text}"

@@ -20,6 +20,7 @@ from etude.evaluation.score_summary import (
     are_groups_unknown,
     are_splits_disjoint,
     describe_clips,
+    describe_copies,
     describe_earlier_training,
     known_groups,
     list_limitations,
@@ -236,7 +237,7 @@ def write_report(run: RunFolder) -> Path:
         "saved_errors": saved_errors,
         "colour_stops": worst_errors.colour_stops(),
         "few_groups": FEW_GROUPS,
-        "earlier_training": describe_earlier_training(record),
+        "earlier_training": [*describe_copies(record), *describe_earlier_training(record)],
         "min_test_groups": MIN_TEST_GROUPS,
         "groups_known": known_groups(data, metrics["targets"]),
     }

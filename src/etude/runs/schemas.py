@@ -81,6 +81,7 @@ DATA = {
         "partitions?": COUNT,
         "unused?": {"*": COUNT},
         "skipped?": {"*": COUNT},
+        "copies?": {"*": COUNT},
         "pooled?": (list,),
     },
     **{"splits?": {"*": {"clips": COUNT, "groups?": COUNT}}, "disjoint?": (bool,)},
