@@ -305,11 +305,7 @@ def _split_notes(cells: Sequence[Cell], runs: Sequence[ComparedRun]) -> list[str
         if not are_comparable(measured) or any(len(cell.n) > 1 and len(cell.scored_on) == 1 for cell in measured)
     )
     if targets:
-        # not necessarily other test clips: pooled folds of different partitions have the same ones
-        return [
-            f"{', '.join(targets)}: runs were scored on different clips or have different splits, so scores are not "
-            f"comparable without a paired test.{suffix}"
-        ]
+        return [f"{', '.join(targets)}: runs were scored on different clips, so scores are not comparable.{suffix}"]
     if len(splits) < 2:
         return []
     if any(len(cell.scored_on) > 1 for cell in cells):
