@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from etude.data.official_splits import SPLITS
+from etude.data.partition import SPLITS
 
 FRACTIONS = (0.6, 0.15, 0.25)
 

@@ -18,10 +18,10 @@ from etude.audio.log_mel import LogMelChroma
 from etude.data.collection import Collection, label_target, merge_classes, scalar_target
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.data.feature import Feature
-from etude.data.official_splits import UNUSED
 from etude.data.pack import Pack
 from etude.data.pack_writer import write_pack
 from etude.data.packing import open_pack
+from etude.data.partition import UNUSED
 from etude.data.sources.demo import collection
 from etude.data.splits import Split
 from etude.errors import DataError

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from tests.data.split_tables import GENRE, make_table
 
-from etude.data.official_splits import UNUSED
+from etude.data.partition import UNUSED
 from etude.data.splits import Split
 from etude.errors import DataError
 

@@ -8,7 +8,7 @@ import pytest
 from tests.data.split_tables import GENRE, splits_per_group
 
 from etude.data.datamodule import _log_unlearnable_classes
-from etude.data.official_splits import SPLITS, UNUSED
+from etude.data.partition import SPLITS, UNUSED
 from etude.data.splits import Split, class_counts, unlearnable_classes
 
 TARGETS = {"genre": {"kind": "label", "classes": ["many", "two", "one"]}, "energy": {"kind": "scalar"}}

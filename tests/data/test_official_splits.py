@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from tests.data.split_tables import GENRE, make_table, splits_per_group
 
-from etude.data.official_splits import SPLITS, UNUSED
+from etude.data.partition import SPLITS, UNUSED
 from etude.data.splits import Split, group_codes
 from etude.errors import DataError
 

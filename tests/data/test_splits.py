@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from tests.data.split_tables import FRACTIONS, GENRE, make_table, shares, splits_per_group
 
-from etude.data.official_splits import SPLITS
+from etude.data.partition import SPLITS
 from etude.data.splits import Split, group_codes, split_hash
 from etude.errors import DataError
 

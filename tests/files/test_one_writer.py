@@ -64,7 +64,7 @@ KNOWN = {
     "src/etude/sweeps/processes.py": {"fdopen": "a pipe from the process that forks jobs"},
     "src/etude/system/machine.py": {"mkdir": "a private folder in the temporary folder"},
     "src/etude/training/checkpointing.py": {"save": DRAFT},
-    "src/etude/training/optimiser.py": {"savefig": DRAFT, "to_csv": TEXT},
+    "src/etude/training/lr_finder.py": {"savefig": DRAFT, "to_csv": TEXT},
 }
 OPENED = {  # modules that open files for writing by mode or flag
     "src/etude/demo/neighbours.py": DRAFT,

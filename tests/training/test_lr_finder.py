@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from etude.experiment.stages import run_experiment
-from etude.training.optimiser import LearningRateFinder, smooth_losses, suggest_rate
+from etude.training.lr_finder import LearningRateFinder, smooth_losses, suggest_rate
 
 RATES = np.geomspace(1e-6, 1, 61)  # ten to a decade
 

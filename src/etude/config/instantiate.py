@@ -28,6 +28,7 @@ TRUSTED_MODULES = (
     "etude.data.splits",
     "etude.loggers",
     "etude.training.callbacks",
+    "etude.training.lr_finder",
     "etude.training.transfer",
     "pytorch_lightning.callbacks",
     "pytorch_lightning.trainer.trainer",

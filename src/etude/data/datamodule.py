@@ -20,9 +20,9 @@ from etude.config.instantiate import make
 from etude.data.batches import Batch, Clips, CropBatchSampler
 from etude.data.collection import Collection
 from etude.data.feature import Feature
-from etude.data.official_splits import SPLITS, UNUSED
 from etude.data.pack import LONGEST, Pack, PackOptions
 from etude.data.packing import open_pack
+from etude.data.partition import SPLITS, UNUSED
 from etude.data.splits import Assignment, Split, class_counts, unlearnable_classes
 from etude.data.training_record import ClipKeys
 from etude.errors import DataError

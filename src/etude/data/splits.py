@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.data.official_splits import SPLITS, UNUSED, find_column, official_folds, select_fold
-from etude.data.partition import partition
+from etude.data.partition import SPLITS, UNUSED, find_column, official_folds, partition, select_fold
 from etude.errors import DataError
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.data.official_splits import SPLITS
+from etude.data.partition import SPLITS
 from etude.data.splits import group_codes
 from etude.errors import UserError
 

@@ -128,7 +128,7 @@ def describe_data(data: MusicData, earlier_training: Mapping[str, Any] | None = 
             earlier training, training and test are not disjoint. If the groups of earlier training clips are unknown,
             it is unknown (None).
     """
-    from etude.data.official_splits import SPLITS, UNUSED
+    from etude.data.partition import SPLITS, UNUSED
     from etude.data.splits import group_codes, split_hash  # heavy: numpy
 
     index, source, front, assignment = data.pack.index, data.source, data.feature.front, data.assignment

@@ -23,8 +23,8 @@ from etude.data.collection import (
     slug,
     to_nfc,
 )
-from etude.data.official_splits import COLUMNS as OFFICIAL_COLUMNS
-from etude.data.official_splits import official_folds
+from etude.data.partition import COLUMNS as OFFICIAL_COLUMNS
+from etude.data.partition import official_folds
 from etude.data.table_reader import ABSENT, infer_target, normalize_class_names, parse_declared_target, read_table
 from etude.errors import DataError
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.audio.frontend import FrontEnd
-from etude.data.official_splits import SPLITS, UNUSED
+from etude.data.partition import SPLITS, UNUSED
 from etude.files.atomic import remove
 from etude.files.progress import track
 from etude.reports import spectrogram

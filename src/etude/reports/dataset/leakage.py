@@ -17,7 +17,7 @@ import numpy as np
 
 from etude.audio.clip_statistics import PROPERTIES, mel_statistics
 from etude.data import splits
-from etude.data.official_splits import SPLITS
+from etude.data.partition import SPLITS
 from etude.data.splits import group_codes
 from etude.evaluation import bootstrap
 from etude.evaluation.linear_models import Candidate, inner_folds, out_of_fold_predictions

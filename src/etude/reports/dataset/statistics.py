@@ -10,7 +10,7 @@ import numpy as np
 from etude.audio.decode import decode
 from etude.audio.formats import DecodeError
 from etude.audio.frontend import FrontEnd
-from etude.data.official_splits import SPLITS, UNUSED
+from etude.data.partition import SPLITS, UNUSED
 from etude.data.splits import group_codes
 from etude.files.progress import track
 from etude.reports.clip_frames import ClipFile
