@@ -59,6 +59,7 @@ def interrupt(*arguments):
     while True:
         signal.pause()
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may ignore it
 from_overrides.prepare_pack = start.run_composed = interrupt
 sys.exit(main({arguments!r}))
 """

@@ -304,7 +304,8 @@ def test_tensorboard_has_curves_scores_figures_and_embeddings(finished_job: Path
     for name, score in list_test_scores(finished_job):
         if score["value"] is not None:
             assert events.Scalars(name)[-1].value == pytest.approx(score["value"], rel=1e-6)
-            assert {f"{name}/low", f"{name}/high"} <= scalars
+            if score["low"] is not None:  # a score that is equal on all resamples has no interval
+                assert {f"{name}/low", f"{name}/high"} <= scalars
     assert {"figures/scores", "figures/scatter/valence"} <= images
     assert "_hparams_/session_start_info" in events.summary_metadata
     test = pd.read_parquet(finished_job / "predictions.parquet").query("split == 'test'")
