@@ -78,6 +78,16 @@ def test_audio_in_training_and_test_is_named() -> None:
     assert data["disjoint"] is True and describe_copies({"data": data}) == []
 
 
+def test_artists_beside_other_groups_are_named() -> None:
+    """Albums are groups that do not cross splits, but one artist has an album in training and one in test."""
+    groups, splits = [f"album {i}" for i in range(CLIPS)], ["train"] * 6 + ["val"] * 3 + ["test"] * 3
+    artists = [f"artist {i}" for i in range(CLIPS - 2)] + ["artist 0", None]
+    data = describe(Split(column="cv"), group=groups, cv=splits, artist=artists)
+    assert data["known_artists"] == {"val": 0, "test": 1}
+    (sentence,) = describe_copies({"data": data})
+    assert sentence == "1 of the 3 test clips are by artists of training clips, so the test scores can be optimistic."
+
+
 def test_skipped_clips_are_counted_by_reason(tmp_path: Path) -> None:
     """The details of single files do not separate reasons, and rare reasons are counted together."""
     reasons = ["cannot be decoded: no header", "cannot be decoded: no frames", *(f"reason {i}" for i in range(6))]

@@ -233,13 +233,20 @@ def _describe_difference(results: dict[str, Any], baseline: dict[str, Any], metr
 
 
 def describe_copies(record: Mapping[str, Any]) -> list[str]:
-    """Return a warning for each split that has the same audio as training clips (`data.split.duplicates=allow`)."""
+    """Return a warning for each split that has the same audio as training clips, or clips of the same artists.
+
+    The same audio is accepted with `data.split.duplicates=allow`. Artists are separated if they are the groups.
+    """
     data = record.get("data") or {}
+    reasons = {
+        "copies": "have the same audio as training clips under other ids, so the {} scores are optimistic",
+        "known_artists": "are by artists of training clips, so the {} scores can be optimistic",
+    }
     return [
-        f"{count} of the {format_count(data['splits'][split]['clips'], name + ' clip')} have the same audio as "
-        f"training clips under other ids, so the {name} scores are optimistic."
+        f"{count} of the {format_count(data['splits'][split]['clips'], name + ' clip')} {reason.format(name)}."
+        for key, reason in reasons.items()
         for split, name in SPLIT_NAMES.items()
-        if (count := (data.get("copies") or {}).get(split))
+        if (count := (data.get(key) or {}).get(split))
     ]
 
 

@@ -135,7 +135,8 @@ def describe_data(data: MusicData, earlier_training: Mapping[str, Any] | None = 
     groups, used, has_group = group_codes(index), data.splits != UNUSED, index["group"].notna().to_numpy()
     known = "all" if has_group[used].all() else "some" if has_group[used].any() else "none"
     shared = len(assignment.shared_groups)
-    copies = count_copies(index, data.splits)
+    copies = count_in_training(index, data.splits, "content")
+    artists = count_in_training(index, data.splits, "artist")
     earlier_splits = (earlier_training or {}).get("splits", {}).values()
     earlier_overlap = any(row["trained"] + row["same_group"] > row["left_out"] for row in earlier_splits)
     checked = known == "all" and (earlier_training or {}).get("groups_checked", True)
@@ -163,6 +164,7 @@ def describe_data(data: MusicData, earlier_training: Mapping[str, Any] | None = 
         "unused": assignment.unused,
         "skipped": count_skipped(data.pack),
         "copies": copies,
+        "known_artists": artists,
         "disjoint": False if shared or earlier_overlap or any(copies.values()) else True if checked else None,
         "shared_groups": shared,
         "split_kind": assignment.kind,
@@ -175,17 +177,19 @@ def describe_data(data: MusicData, earlier_training: Mapping[str, Any] | None = 
     }
 
 
-def count_copies(index: pd.DataFrame, splits: np.ndarray) -> dict[str, int]:
-    """Return, for validation and test, the number of clips with the same audio as a training clip.
+def count_in_training(index: pd.DataFrame, splits: np.ndarray, column: str) -> dict[str, int]:
+    """Return, for validation and test, the number of clips whose value of a column a training clip has, too.
 
     Args:
-        index: Table of the pack, with `content`, the hash of the frames of each clip.
+        index: Table of the pack. `content` is the hash of the frames of each clip, and `artist` its artist, which may
+            be known beside another group, such as an album.
         splits: Split of each clip (N,).
+        column: Name of the column. Without it, the result is empty.
     """
-    if "content" not in index:
+    if column not in index:
         return {}
-    trained = set(index["content"][splits == "train"])
-    return {split: int(index["content"][splits == split].isin(trained).sum()) for split in ("val", "test")}
+    trained = set(index[column][splits == "train"].dropna())
+    return {split: int(index[column][splits == split].isin(trained).sum()) for split in ("val", "test")}
 
 
 def count_skipped(pack: Any) -> dict[str, int]:

@@ -82,6 +82,7 @@ DATA = {
         "unused?": {"*": COUNT},
         "skipped?": {"*": COUNT},
         "copies?": {"*": COUNT},
+        "known_artists?": {"*": COUNT},
         "pooled?": (list,),
     },
     **{"splits?": {"*": {"clips": COUNT, "groups?": COUNT}}, "disjoint?": (bool,)},

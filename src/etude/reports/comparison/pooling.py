@@ -189,9 +189,12 @@ def _pooled_record(records: list[dict[str, Any]], table: pd.DataFrame) -> dict[s
         "pooled": folds,
         "disjoint": False if False in disjoint else True if all(disjoint) else None,
         "shared_groups": max(record["data"].get("shared_groups") or 0 for record in records),
-        "copies": {
-            split: sum((record["data"].get("copies") or {}).get(split, 0) for record in records)
-            for split in ("val", "test")
+        **{
+            key: {
+                split: sum((record["data"].get(key) or {}).get(split, 0) for record in records)
+                for split in ("val", "test")
+            }
+            for key in ("copies", "known_artists")
         },
         "split_hash": hashlib.sha256("\n".join(rows).encode()).hexdigest(),
         "test_clips": hashlib.sha256("\n".join(sorted(map(str, tested))).encode()).hexdigest(),
