@@ -90,7 +90,8 @@ def start_with_slurm(folder: Path, overrides: list[str], environment: dict[str, 
 
 
 @pytest.mark.parametrize(
-    "start", [start_with_lightning, pytest.param(start_with_torchrun, marks=pytest.mark.full), start_with_slurm]
+    "start",
+    [start_with_lightning, *(pytest.param(s, marks=pytest.mark.full) for s in (start_with_torchrun, start_with_slurm))],
 )
 def test_two_processes_give_the_results_of_one(
     start: Callable[..., Result], single_run: Path, packs: Path, environment: dict[str, str], tmp_path: Path

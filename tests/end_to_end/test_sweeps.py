@@ -131,17 +131,15 @@ def test_failed_job_does_not_affect_others_and_sweep_is_resumed(
     assert "hydra." not in record["command"] and "seed=5" in record["command"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "overrides",
     [
         ["optim.lr=1e-3,2e-3", "hydra.launcher.jobs=2"],
-        pytest.param(
-            [
-                *("hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2"),
-                "optim.lr=interval(1e-4,1e-2)",
-            ],
-            marks=pytest.mark.full,
-        ),
+        [
+            *("hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2"),
+            "optim.lr=interval(1e-4,1e-2)",
+        ],
     ],
     ids=["grid", "optuna"],
 )

@@ -269,6 +269,7 @@ def test_mlflow_has_parameters_scores_tags_and_files(
         assert downloaded.read_bytes() == (finished_job / name).read_bytes()
 
 
+@pytest.mark.full
 def test_run_finishes_when_the_mlflow_server_ends(home: Path, packs: Path, start: Any, tmp_path: Path) -> None:
     """Train in two processes, of which only the first has trackers."""
     server = MLflowServer(tmp_path)

@@ -126,6 +126,7 @@ def test_targets_are_in_range_and_vary(rows: list[Row]) -> None:
     assert values.std(axis=0).min() > 0.08
 
 
+@pytest.mark.full
 def test_stored_targets_match_clips(rows: list[Row], make_demo: ModuleType) -> None:
     sample = [next(row for row in rows if row["genre"] == genre) for genre in ("metal", "electronic", "orchestral")]
     for row in sample:
