@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude.evaluation.bootstrap import encode_groups
 from etude.evaluation.metrics import classification
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def inner_folds(
 
     if kind == "label":  # a stratified fold needs two clips of a class
         folds = min(folds, max(Counter(y.tolist()).values()))
-    codes = _group_codes(groups)
+    codes = encode_groups(groups)
     n_groups, n_clips = int(codes.max()) + 1, len(y)
     options = {"shuffle": True, "random_state": seed}
     splitters = []
@@ -315,13 +316,6 @@ def _score(true: np.ndarray, pred: np.ndarray, kind: str) -> float:
         return -float(np.mean((pred - true) ** 2))
     names, codes = np.unique(np.concatenate([true, pred]), return_inverse=True)
     return float(classification(codes[: len(true)], codes[len(true) :], len(names))["macro_f1"].item())
-
-
-def _group_codes(groups: Sequence[Any]) -> np.ndarray:
-    """Return the group of each clip as an integer (n,). A clip without a group forms its own group."""
-    keys = [(i,) if group is None or group == "" or group != group else str(group) for i, group in enumerate(groups)]
-    order = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-    return np.array([order[key] for key in keys])
 
 
 def known_values(y: Iterable[Any], kind: str) -> tuple[np.ndarray, np.ndarray]:
