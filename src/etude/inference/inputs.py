@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from etude.data.audio_files import SUFFIXES, as_text, search_audio_files
 from etude.data.collection import SkippedItem, existing_path, expand_path, log_skipped_items
-from etude.data.readers import clip_id, is_array
+from etude.data.readers import ARRAY_SUFFIXES, clip_id, is_array
 from etude.data.sources import patreco
 from etude.data.table_reader import read_table
 from etude.errors import UserError
@@ -94,7 +94,7 @@ def find_files(inputs: Iterable[str | Path]) -> InputFiles:
             inside, skipped_items = search_audio_files(path, arrays=True)
             log_skipped_items(path, skipped_items)
             if not inside:
-                raise UserError(f"{path}: has no audio files; looked for {', '.join(SUFFIXES)}")
+                raise UserError(f"{path}: has no audio files; looked for {', '.join((*SUFFIXES, *ARRAY_SUFFIXES))}")
             result.groups.append((path, inside))
             continue
         if not path.is_file():
