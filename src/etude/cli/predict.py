@@ -42,7 +42,7 @@ def predict(
         typer.Option(
             parser=expand_path,
             metavar="FOLDER|FILE.csv",
-            help="Output folder, or one table with the columns Id and one per target, sorted by id.",
+            help="Output folder, or a .csv file for one table with Id and a column per target.",
             show_default="predict/ in the run folder, or beside the checkpoint",
         ),
     ] = None,
@@ -84,9 +84,11 @@ def predict(
     Paths are relative to the folder of the list. A file that cannot be decoded has a row with the reason, and the exit
     status is 1. To resume an interrupted prediction, repeat the command.
 
-    A run on ready frames, such as those of data=patreco, also takes arrays (.npy, .npy.gz) of the same layout as in
-    training. An array is one clip and is not divided into windows. With --out FILE.csv, a file that cannot be read is
-    an error with exit status 2, and the table is not written.
+    A run on ready frames, such as those of data=patreco, also takes arrays (.npy, .npy.gz) with the layout of the
+    training arrays. An array is one clip and is not divided into windows.
+
+    With --out FILE.csv, the only result is a table with the first line Id,<target>,... and a row per file, sorted by
+    id. A file that cannot be read is then an error with exit status 2, and the table is not written.
     """
     command = context.obj["command"]
 

@@ -184,7 +184,7 @@ def predict(
         workers: Number of decoding processes. None means one per core, or only this process if there are few files.
     """
     jobs = [(path, plan) for path in files]
-    loaded = worker_processes.map_jobs(load_windows, jobs, workers, shard=2, meanwhile=True)
+    loaded = worker_processes.map_jobs(load_file, jobs, workers, shard=2, meanwhile=True)
     n_frames: list[int] = []
     for prediction in predict_windows(model, loaded, batch):
         if prediction.frames:
@@ -223,8 +223,18 @@ def predict_windows(model: Model, files: Iterable[WindowedFile], batch: int) -> 
         yield pending.popleft().result(model)
 
 
+def load_file(job: tuple[Path, WindowPlan]) -> WindowedFile:
+    """Return the windows of an audio file, or an array of frames as one window."""
+    path, plan = job
+    if not is_array(path):
+        return load_windows(job)
+    file = WindowedFile(path, *file_stamp(path))
+    file.read_array(plan)
+    return file
+
+
 def load_windows(job: tuple[Path, WindowPlan], max_bytes: int | None = MAX_BYTES) -> WindowedFile:
-    """Decode an audio file and compute the frames of its windows, or read an array of frames.
+    """Decode an audio file and compute the frames of its windows.
 
     Args:
         job: Path of the file and window plan.
@@ -233,9 +243,6 @@ def load_windows(job: tuple[Path, WindowPlan], max_bytes: int | None = MAX_BYTES
     """
     path, plan = job
     file = WindowedFile(path, *file_stamp(path))
-    if is_array(path):
-        file.read_array(plan)
-        return file
     try:
         file.windows = list(file.stream(plan, None if max_bytes is None else _max_seconds(plan, max_bytes)))
     except TooLongError:

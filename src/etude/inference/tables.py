@@ -40,9 +40,8 @@ class Predictions:
 
     Args:
         files: Table with a row per file. It has the columns `path`, `seconds` (missing for an array of beat-synchronous
-            frames), `windows` (their number),
-            `<target>.pred` for each target, `<target>.score.<class>` for the probabilities of a label, `error` (the
-            reason why there is no prediction) and `embedding`.
+            frames), `windows` (their number), `<target>.pred` for each target, `<target>.score.<class>` for the
+            probabilities of a label, `error` (the reason why there is no prediction) and `embedding`.
         windows: Table with a row per window. It has the columns `path`, `start` and `end` (in seconds), and the
             predictions, which are missing for a silent window.
         columns: Columns of the predictions.
