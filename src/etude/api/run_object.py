@@ -142,11 +142,12 @@ class Run:
         workers: int | None = 1,
         device: str = "auto",
     ) -> Predictions:
-        """Predict audio files.
+        """Predict audio files, or arrays of frames for a run on ready frames.
 
         Args:
-            paths: Audio files of any length and format, folders of audio files, and lists of paths (.csv, .txt, ...).
-            window: Length of a window in seconds. None uses the length of the clips in the run's evaluation.
+            paths: Audio files of any length and format, arrays (.npy, .npy.gz), folders, and lists of paths (.csv,
+                .txt, ...).
+            window: Length of a window of audio, in seconds. None uses the length of the clips in the run's evaluation.
             overlap: Overlap of successive windows as a fraction of the window.
             batch_size: Number of windows in a batch.
             workers: Number of decoding processes. None means one per core if there are many files. These processes do
@@ -154,7 +155,7 @@ class Run:
             device: auto, cpu or cuda.
 
         Returns:
-            Tables `files` and `windows`. A file that cannot be decoded is a row with the reason.
+            Tables `files` and `windows`. A file that cannot be read is a row with the reason.
         """
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in training; OpenMP reads it when torch is imported
         from etude.inference.model import Model  # heavy: torch

@@ -1,4 +1,4 @@
-"""Command `etude predict`, which predicts audio files with a trained network."""
+"""Command `etude predict`, which predicts audio files and arrays of frames with a trained network."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from etude.cli.arguments import (
     Json,
     Run,
     Workers,
+    expand_path,
     format_option,
     greater_than_zero,
-    out_option,
 )
 from etude.cli.runner import CommandResult, ParsedCommand
 from etude.files import os_errors
@@ -26,6 +26,7 @@ Examples:
   etude predict outputs/<run> song.mp3                an audio file
   etude predict outputs/<run> folder/ list.csv        folders with all subfolders, and lists of files
   etude predict best.ckpt folder/ --out results       a checkpoint alone
+  etude predict outputs/<run> arrays/ --out ids.csv   one table with an Id and a column per target
   etude predict outputs/<run> song.mp3 --json | jq .predictions
 """
 
@@ -33,8 +34,18 @@ Examples:
 def predict(
     context: typer.Context,
     run: Run,
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Audio files, folders, and lists of files.")],
-    out: Annotated[Path | None, out_option("predict/ in the run folder, or beside the checkpoint")] = None,
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT", help="Audio files or arrays, folders, and lists of files.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=expand_path,
+            metavar="FOLDER|FILE.csv",
+            help="Output folder, or a .csv file for one table with Id and a column per target.",
+            show_default="predict/ in the run folder, or beside the checkpoint",
+        ),
+    ] = None,
     formats: Annotated[list[str], format_option("Formats of the tables files.* and windows.*.", *FORMATS)] = ["csv"],  # noqa: B006
     window: Annotated[
         float | None,
@@ -50,9 +61,21 @@ def predict(
     workers: Workers = None,
     device: Annotated[Device, typer.Option(help="Device of the network.")] = "auto",
     page: Annotated[
-        bool,
-        typer.Option(help="Write predict.html, with players and predictions over time of the first 20 files."),
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--page/--no-page",
+            help="Write predict.html, with players and predictions over time of the first 20 files.",
+            show_default="page, for audio files and an output folder",
+        ),
+    ] = None,
+    id_format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMAT",
+            help="Id of a file in FILE.csv, with {id}, the text before the first dot of its name, or {name}.",
+            show_default="{name}; {id}.fused.full.npy.gz for arrays and a run on data=patreco*",
+        ),
+    ] = None,
     json: Json = False,
 ) -> ParsedCommand:
     """Predict audio files of any length and format with a trained network.
@@ -60,6 +83,12 @@ def predict(
     A list is a table (.csv, .tsv, .parquet) with the column path, or a text file (.txt, .m3u) with a path per line.
     Paths are relative to the folder of the list. A file that cannot be decoded has a row with the reason, and the exit
     status is 1. To resume an interrupted prediction, repeat the command.
+
+    A run on ready frames, such as those of data=patreco, also takes arrays (.npy, .npy.gz) with the layout of the
+    training arrays. An array is one clip and is not divided into windows.
+
+    With --out FILE.csv, the only result is a table with the first line Id,<target>,... and a row per file, sorted by
+    id. A file that cannot be read is then an error with exit status 2, and the table is not written.
     """
     command = context.obj["command"]
 
@@ -67,7 +96,9 @@ def predict(
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads free their core for decoding processes
         from etude.inference.predict import PredictOptions, predict_files  # heavy: torch
 
-        options = PredictOptions(run, inputs, out, formats, window, overlap, batch_size, workers, device, page)
+        options = PredictOptions(
+            run, inputs, out, formats, window, overlap, batch_size, workers, device, page, id_format
+        )
         result = predict_files(options, command, return_rows=json)
         values = {"n_failed": result.n_failed, "predictions": result.rows}
         return CommandResult(result.paths, values, int(result.n_failed > 0))

@@ -1,4 +1,4 @@
-"""Search for audio files below a folder."""
+"""Search for audio files, and for arrays of frames, below a folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from etude.data.collection import SkippedItem
+from etude.data.readers import is_array
 
 SUFFIXES = (
     ".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".spx", ".mp3", ".mp2", ".m4a", ".m4b", ".aac",
@@ -16,7 +17,9 @@ SUFFIXES = (
 """Suffixes of files that libsndfile or ffmpeg decodes."""
 
 
-def search_audio_files(folder: Path, root: Path | None = None) -> tuple[list[Path], list[SkippedItem]]:
+def search_audio_files(
+    folder: Path, root: Path | None = None, arrays: bool = False
+) -> tuple[list[Path], list[SkippedItem]]:
     """Search a folder for audio files at any depth.
 
     Links to folders are followed. Each folder is searched once.
@@ -25,9 +28,10 @@ def search_audio_files(folder: Path, root: Path | None = None) -> tuple[list[Pat
         folder: Folder to search.
         root: Folder to which the paths of skipped items are relative. Links to its parents are not followed. None means
             `folder`.
+        arrays: Whether arrays of frames are searched for as well.
 
     Returns:
-        The sorted audio files, and the skipped items: hidden files and folders, files with other suffixes, broken or
+        The sorted files, and the skipped items: hidden files and folders, files with other suffixes, broken or
         circular links, unreadable folders, and names that are not UTF-8.
     """
     root = folder if root is None else root
@@ -60,7 +64,7 @@ def search_audio_files(folder: Path, root: Path | None = None) -> tuple[list[Pat
             continue
         for entry in children:
             path = current / entry.name
-            kind = _classify_entry(entry)
+            kind = _classify_entry(entry, arrays)
             if kind == "folder":
                 (links if entry.is_symlink() else folders).append(path)
             elif kind == "audio":
@@ -87,8 +91,8 @@ def list_other_files(folder: Path, reason: str) -> Iterator[SkippedItem]:
                 yield SkippedItem(as_text(entry.name), reason if kind == "audio" else kind)
 
 
-def _classify_entry(entry: os.DirEntry[str]) -> str:
-    """Return `folder`, `audio`, or the reason for skipping an entry."""
+def _classify_entry(entry: os.DirEntry[str], arrays: bool = False) -> str:
+    """Return `folder`, `audio` (also for an array if they are searched for), or the reason for skipping an entry."""
     if entry.name.startswith("."):
         return "hidden: the name begins with a dot"
     if not is_text(entry.name):
@@ -97,7 +101,7 @@ def _classify_entry(entry: os.DirEntry[str]) -> str:
         if entry.is_dir():
             return "folder"
         suffix = Path(entry.name).suffix.lower()
-        if suffix not in SUFFIXES:
+        if suffix not in SUFFIXES and not (arrays and is_array(Path(entry.name))):
             return f"suffix {suffix} is not an audio format" if suffix else "name has no suffix"
         if entry.is_file():
             return "audio"

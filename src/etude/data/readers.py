@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -72,10 +74,23 @@ def read_properties(path: Path, front: FrontEnd, shortest: float = 0.0, longest:
 
 
 BEAT = "_beat"  # suffix of the folder of beat-synchronous frames
+GZIP = ".gz"
+ARRAY_SUFFIXES = (".npy", f".npy{GZIP}")
+MAX_UNPACKED = 256 << 20  # bytes of a compressed array; 90 minutes of float64 frames
 ARRAY_FRONT_END = LogMelChroma(
     rate=22050, n_fft=2048, hop_length=512, n_mels=128, n_chroma=12, fmin=0.0, fmax=None, top_db=80.0, ref="max",
     chroma="cqt", tuning=None,
 )  # fmt: skip
+
+
+def is_array(path: Path) -> bool:
+    """Return whether the suffix of a file is that of an array of precomputed frames."""
+    return path.name.lower().endswith(ARRAY_SUFFIXES)
+
+
+def clip_id(name: str) -> str:
+    """Return the id in the name of an array, which is the text before the first dot."""
+    return name.split(".")[0]
 
 
 def locate_array(path: Path, front: FrontEnd) -> Path:
@@ -89,11 +104,28 @@ def locate_array(path: Path, front: FrontEnd) -> Path:
     return path if front.sync == "none" else folder.with_name(folder.name + BEAT) / path.parent.name / path.name
 
 
+def array_mismatch(front: FrontEnd) -> str:
+    """Return why a front end does not compute the frames of arrays, or an empty text if it does.
+
+    Args:
+        front: A front end. Its `sync` is not compared.
+    """
+    if type(front) is not LogMelChroma:
+        return (
+            "the frames of this data are precomputed, but this feature requires audio files; "
+            "use feature=mel, chroma or fused"
+        )
+    expected = asdict(ARRAY_FRONT_END)
+    different = [key for key, value in asdict(front).items() if key != "sync" and value != expected[key]]
+    values = ", ".join(f"feature.front.{key}={'null' if expected[key] is None else expected[key]}" for key in different)
+    return f"the frames of this data are precomputed with {values}; use feature/front=patreco" if values else ""
+
+
 def read_precomputed(path: Path, front: FrontEnd, shortest: float = 0.0) -> np.ndarray:
     """Read the precomputed frames of a clip.
 
     Args:
-        path: A .npy file.
+        path: A .npy file, or a .npy.gz file with at most MAX_UNPACKED bytes of data.
         front: The front end that computed the arrays. Only its `sync` may differ.
         shortest: Minimum length of a clip in seconds; it is ignored for beat-synchronous frames.
 
@@ -104,22 +136,12 @@ def read_precomputed(path: Path, front: FrontEnd, shortest: float = 0.0) -> np.n
         DataError: The arrays were computed by another front end.
         DecodeError: The file is missing, is not such an array, contains NaN or infinity, or is too short.
     """
-    if type(front) is not LogMelChroma:
-        raise DataError(
-            "the frames of this data are precomputed, but this feature requires audio files; "
-            "use feature=mel, chroma or fused"
-        )
-    expected = asdict(ARRAY_FRONT_END)
-    different = [key for key, value in asdict(front).items() if key != "sync" and value != expected[key]]
-    if different:
-        values = ", ".join(
-            f"feature.front.{key}={'null' if expected[key] is None else expected[key]}" for key in different
-        )
-        raise DataError(f"the frames of this data are precomputed with {values}; use feature/front=patreco")
+    if reason := array_mismatch(front):
+        raise DataError(reason)
     if not path.is_file():
         raise DecodeError(f"{path}: there is no such file")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = _load_array(path)
     except Exception as error:  # for a damaged file numpy raises ValueError, EOFError, TokenError, BadZipFile, ...
         raise DecodeError(f"{path}: cannot be read as an array of numbers ({error})") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
@@ -133,3 +155,18 @@ def read_precomputed(path: Path, front: FrontEnd, shortest: float = 0.0) -> np.n
     if front.sync == "none" and (seconds := len(frames) / front.frames_per_second) < shortest:
         raise DecodeError(f"{path}: is too short ({seconds:.2f} s, at least {shortest:g} s are needed)")
     return frames
+
+
+def _load_array(path: Path) -> np.ndarray:
+    """Return the content of a .npy or .npy.gz file. Pickled objects are refused.
+
+    Raises:
+        Exception: The file is damaged. numpy and gzip raise exceptions of many types.
+    """
+    if path.suffix.lower() != GZIP:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    with gzip.open(path) as file:
+        data = file.read(MAX_UNPACKED + 1)  # also compares the checksum at the end of the data
+    if len(data) > MAX_UNPACKED:
+        raise ValueError(f"it has more than {MAX_UNPACKED >> 20} MiB of compressed data; decompress it with gunzip")
+    return np.load(io.BytesIO(data), allow_pickle=False)

@@ -1,4 +1,4 @@
-"""Batched prediction of audio files, with decoding in worker processes.
+"""Batched prediction of audio files and arrays of frames, with decoding in worker processes.
 
 Results are in the order of the files. Only a few files are in progress at a time, and only the frames of their windows
 are in memory. Memory usage therefore does not grow with the number of files. A batch can contain windows of several
@@ -8,6 +8,7 @@ decoding. Memory usage therefore does not grow with the length of a file either.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,10 +23,11 @@ from etude.audio.decode import stream
 from etude.audio.formats import DecodeError, TooLongError
 from etude.data import workers as worker_processes
 from etude.data.audio_files import as_text
-from etude.data.readers import SILENT
+from etude.data.readers import SILENT, array_mismatch, is_array, read_precomputed
 from etude.errors import one_line_message
 from etude.files.journal import file_stamp
-from etude.inference.windows import Window, WindowPlan, cut_windows
+from etude.inference.inputs import NO_ARRAYS
+from etude.inference.windows import Window, WindowPlan, cut_windows, evaluation_crops
 
 if TYPE_CHECKING:
     from etude.inference.model import Model, WindowOutput
@@ -33,17 +35,20 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 << 20  # limit of the frames of a file that are sent between processes; about a quarter of an hour
 ALL_SILENT = "all windows are silent"
+MAX_RATIO = 4  # between the median lengths of arrays and of training clips, without a warning
+log = logging.getLogger(__name__)
 
 
 @dataclass
 class WindowedFile:
-    """Windows of a decoded audio file.
+    """Windows of a decoded audio file, or an array of frames as one window.
 
     Args:
         path: The file.
         size, modified: `file_stamp` of the file: size in bytes, and time of change in nanoseconds since 1970; -1 and 0
             if the file is missing.
-        seconds: Length of the file.
+        seconds: Length of the file. NaN for an array of beat-synchronous frames.
+        frames: Number of frames of an array. None for an audio file.
         windows: Windows of the file, in order.
         reason: Reason why there are no windows. If it is set, windows that were already yielded are invalid.
         suspect: Reason why the file may not contain music.
@@ -56,6 +61,7 @@ class WindowedFile:
     modified: int = 0
     seconds: float = 0.0
     windows: list[Window] = field(default_factory=list)
+    frames: int | None = None
     reason: str = ""
     suspect: str = ""
     plan: WindowPlan | None = None
@@ -107,11 +113,29 @@ class WindowedFile:
             self.suspect = "; ".join(statistics.findings())
         except TooLongError:
             raise
-        except OSError as error:
-            self.reason = f"cannot be read ({error.strerror or error})"
-        except MemoryError:
-            self.reason = "is too long for the memory of this machine"
         except Exception as error:  # one invalid file must not end the prediction of the others
+            self.set_reason(error)
+
+    def read_array(self, plan: WindowPlan) -> None:
+        """Read an array of frames as one window, like a clip of the collection, or set `reason` after a failure."""
+        try:
+            if array_mismatch(plan.front):
+                raise DecodeError(f"is an array of frames; {NO_ARRAYS}")
+            frames = read_precomputed(self.path, plan.front, plan.shortest)
+            beats = plan.front.sync == "beat"
+            self.seconds = float("nan") if beats else len(frames) / plan.front.frames_per_second
+            self.frames = len(frames)
+            self.windows = [Window(0.0, self.seconds, evaluation_crops(frames[:, slice(*plan.columns)], plan))]
+        except Exception as error:  # one invalid file must not end the prediction of the others
+            self.set_reason(error)
+
+    def set_reason(self, error: Exception) -> None:
+        """Set the reason why there are no windows from an exception."""
+        if isinstance(error, OSError):
+            self.reason = f"cannot be read ({error.strerror or error})"
+        elif isinstance(error, MemoryError):
+            self.reason = "is too long for the memory of this machine"
+        else:
             self.reason = one_line_message(error)
         # the tables have the path in another column
         self.reason = as_text(self.reason).removeprefix(f"{as_text(self.path)}: ")
@@ -119,17 +143,18 @@ class WindowedFile:
 
 @dataclass
 class FilePrediction:
-    """Predictions of a network for an audio file.
+    """Predictions of a network for an audio file or an array of frames.
 
     Args:
         path: The file.
         size, modified: `file_stamp` of the file.
-        seconds: Length of the file.
+        seconds: Length of the file. NaN for an array of beat-synchronous frames.
         values: Predictions for the file, in the order of the columns. The outputs of the windows are averaged first,
             and then converted to probabilities or values. Evaluation does the same with the crops of a clip. None if
             the file could not be decoded.
         windows: Start and end of each window in seconds, and its predictions, or None for a silent window.
         embedding: Mean over the windows (D,), float32.
+        frames: Number of frames of an array. None for an audio file.
         reason: Reason why there is no prediction.
         suspect: Reason why the file may not contain music.
     """
@@ -141,6 +166,7 @@ class FilePrediction:
     values: list[float] | None = None
     windows: list[tuple[float, float, list[float] | None]] = field(default_factory=list)
     embedding: np.ndarray | None = None
+    frames: int | None = None
     reason: str = ""
     suspect: str = ""
 
@@ -148,19 +174,24 @@ class FilePrediction:
 def predict(
     model: Model, files: Sequence[Path], plan: WindowPlan, batch: int = 32, workers: int | None = None
 ) -> Iterator[FilePrediction]:
-    """Yield the predictions for audio files in their order.
+    """Yield the predictions for audio files and arrays in their order.
 
     Args:
         model: Trained network.
-        files: Audio files.
+        files: Audio files and arrays of frames.
         plan: Window plan.
         batch: Number of windows in a batch.
         workers: Number of decoding processes. None means one per core, or only this process if there are few files.
     """
     jobs = [(path, plan) for path in files]
-    yield from predict_windows(
-        model, worker_processes.map_jobs(load_windows, jobs, workers, shard=2, meanwhile=True), batch
-    )
+    loaded = worker_processes.map_jobs(load_file, jobs, workers, shard=2, meanwhile=True)
+    n_frames: list[int] = []
+    for prediction in predict_windows(model, loaded, batch):
+        if prediction.frames:
+            n_frames.append(prediction.frames)
+        yield prediction
+    if n_frames:
+        _warn_of_length(float(np.median(n_frames)), plan)
 
 
 def predict_windows(model: Model, files: Iterable[WindowedFile], batch: int) -> Iterator[FilePrediction]:
@@ -190,6 +221,16 @@ def predict_windows(model: Model, files: Iterable[WindowedFile], batch: int) -> 
         flush(queue)
     while pending:
         yield pending.popleft().result(model)
+
+
+def load_file(job: tuple[Path, WindowPlan]) -> WindowedFile:
+    """Return the windows of an audio file, or an array of frames as one window."""
+    path, plan = job
+    if not is_array(path):
+        return load_windows(job)
+    file = WindowedFile(path, *file_stamp(path))
+    file.read_array(plan)
+    return file
 
 
 def load_windows(job: tuple[Path, WindowPlan], max_bytes: int | None = MAX_BYTES) -> WindowedFile:
@@ -234,8 +275,9 @@ class _PendingFile:
         """Return the prediction for the file from the outputs of its windows."""
         file = self.file
         result = FilePrediction(
-            file.path, file.size, file.modified, file.seconds, reason=file.reason, suspect=file.suspect
-        )
+            file.path, file.size, file.modified, file.seconds, frames=file.frames, reason=file.reason,
+            suspect=file.suspect,
+        )  # fmt: skip
         if file.reason or not self.non_silent:
             result.reason = file.reason or ALL_SILENT
             return result
@@ -249,6 +291,22 @@ class _PendingFile:
         result.embedding = np.stack([z for z, _ in outputs]).mean(0)
         result.windows = [(window.start, window.end, value) for window, value in zip(self.windows, values, strict=True)]
         return result
+
+
+def _warn_of_length(n_frames: float, plan: WindowPlan) -> None:
+    """Log a warning if arrays have so many or so few frames that they are in another time unit than in training.
+
+    Args:
+        n_frames: Median number of frames of the arrays.
+        plan: Window plan.
+    """
+    if not 1 / MAX_RATIO <= n_frames / plan.length <= MAX_RATIO:
+        unit = "beat-synchronous" if plan.front.sync == "beat" else "not beat-synchronous"
+        log.warning(
+            "the arrays have %g frames in the median, and the clips of the run %d; check that the arrays are %s, as in "
+            "training",
+            n_frames, plan.length, unit,
+        )  # fmt: skip
 
 
 def _max_seconds(plan: WindowPlan, max_bytes: int) -> float:

@@ -1,35 +1,89 @@
-"""Audio files to predict, given as files, folders and lists."""
+"""Audio files and arrays of frames to predict, given as files, folders and lists."""
 
 from __future__ import annotations
 
 import codecs
 import logging
 import os
-from collections.abc import Iterable
+import string
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
-from etude.data.audio_files import SUFFIXES, search_audio_files
+from etude.data.audio_files import SUFFIXES, as_text, search_audio_files
 from etude.data.collection import SkippedItem, existing_path, expand_path, log_skipped_items
+from etude.data.readers import ARRAY_SUFFIXES, clip_id, is_array
+from etude.data.sources import patreco
 from etude.data.table_reader import read_table
 from etude.errors import UserError
+from etude.runs.folder import RunFolder, run_of
 
 log = logging.getLogger(__name__)
+NO_ARRAYS = "arrays are predicted by runs that were trained on ready frames, such as those of data=patreco"
 TABLES, PLAYLISTS = (".csv", ".tsv", ".xlsx", ".parquet"), (".txt", ".m3u", ".m3u8")
 
 
-def find_audio_files(inputs: Iterable[str | Path]) -> list[Path]:
-    """Return the audio files in the given files, folders and lists, each once, in order.
+@dataclass
+class InputFiles:
+    """Audio files and arrays of the inputs, before it is known which of them a network takes.
 
     Args:
-        inputs: Audio files, folders (searched at any depth) and lists. A list is a table (.csv, .tsv, .xlsx, .parquet)
-            with a column `path`, or a text file (.txt, .m3u, .m3u8) with a path or a `file:` URL on each line. Relative
-            paths in a list start at its folder. Files in a list may be missing; prediction reports them one by one.
+        groups: Folder and its files, or None and files that are given by their names, in order.
+    """
+
+    groups: list[tuple[Path | None, list[Path]]] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """Number of files."""
+        return len({path for _, files in self.groups for path in files})
+
+    def select(self, arrays: bool) -> list[Path]:
+        """Return the files for a network, each once, in order.
+
+        A folder with files of both kinds is read as one kind, and the others are logged as skipped.
+
+        Args:
+            arrays: Whether the network takes arrays. It then takes the arrays of a folder that has any.
+
+        Raises:
+            UserError: A folder, or all files together, have arrays only, and the network takes none.
+        """
+        selected: dict[Path, None] = {}
+        for folder, files in self.groups:
+            kept = files
+            if folder is not None:
+                wanted = arrays and any(map(is_array, files))
+                kept = [path for path in files if is_array(path) == wanted]
+                reason = "audio file in a folder of arrays" if wanted else "array of frames in a folder of audio files"
+                skipped = [path for path in files if is_array(path) != wanted]
+                if not kept:
+                    raise UserError(f"{folder}: has {len(files)} arrays of frames and no audio files; {NO_ARRAYS}")
+                log_skipped_items(folder, [SkippedItem(as_text(path.relative_to(folder)), reason) for path in skipped])
+            selected |= dict.fromkeys(kept)
+        if not arrays and all(map(is_array, selected)):
+            raise UserError(f"{next(iter(selected))}: is an array of frames; {NO_ARRAYS}")
+        return list(selected)
+
+
+def find_audio_files(inputs: Iterable[str | Path]) -> list[Path]:
+    """Return the audio files in the given files, folders and lists, each once, in order. See `find_files`."""
+    return find_files(inputs).select(arrays=False)
+
+
+def find_files(inputs: Iterable[str | Path]) -> InputFiles:
+    """Return the audio files and arrays in the given files, folders and lists.
+
+    Args:
+        inputs: Files, folders (searched at any depth) and lists. A list is a table (.csv, .tsv, .xlsx, .parquet) with a
+            column `path`, or a text file (.txt, .m3u, .m3u8) with a path or a `file:` URL on each line. Relative paths
+            in a list start at its folder. Files in a list may be missing; prediction reports them one by one.
 
     Raises:
         UserError: An input is missing, a list cannot be read, or there are no files.
     """
-    files: dict[Path, None] = {}
+    result = InputFiles()
     for value in inputs:
         if not isinstance(value, str | os.PathLike):
             raise UserError(f"audio must be given as paths, got {type(value).__name__}; write samples to a file first")
@@ -37,20 +91,94 @@ def find_audio_files(inputs: Iterable[str | Path]) -> list[Path]:
             raise UserError("an input is empty; give the path of an audio file, a folder or a list")
         path = expand_path(str(value))
         if path.is_dir():
-            inside, skipped_items = search_audio_files(path)
+            inside, skipped_items = search_audio_files(path, arrays=True)
             log_skipped_items(path, skipped_items)
             if not inside:
-                raise UserError(f"{path}: has no audio files; looked for {', '.join(SUFFIXES)}")
-        elif not path.is_file():
+                raise UserError(f"{path}: has no audio files; looked for {', '.join((*SUFFIXES, *ARRAY_SUFFIXES))}")
+            result.groups.append((path, inside))
+            continue
+        if not path.is_file():
             raise UserError(f"{path}: there is no such audio file, folder or list")
-        elif path.suffix.lower() in (*TABLES, *PLAYLISTS):
-            inside = _read_list(path)
-        else:
-            inside = [path]
-        files |= dict.fromkeys(inside)
-    if not files:
+        inside = _read_list(path) if path.suffix.lower() in (*TABLES, *PLAYLISTS) else [path]
+        result.groups.append((None, inside))
+    if not result.groups:
         raise UserError("no audio files are given; add files, folders, or a list such as list.csv")
-    return list(files)
+    return result
+
+
+def sort_by_id(files: Sequence[Path], id_format: str | None, array_format: str = "{name}") -> dict[str, Path]:
+    """Return the files by their ids in a table, sorted by the text before the first dot of their names.
+
+    If all of these texts are whole numbers, they are sorted as numbers.
+
+    Args:
+        files: Audio files and arrays.
+        id_format: Format of an id, with `{id}`, the text before the first dot, or `{name}`, the name of the file. None
+            selects the name of an audio file, and `array_format` for an array.
+        array_format: Default format of the id of an array.
+
+    Raises:
+        UserError: The format is invalid, or two files have the same id.
+    """
+    if id_format is not None:
+        _check_id_format(id_format)
+    numeric = all(_is_number(clip_id(path.name)) for path in files)
+    ids: dict[str, Path] = {}
+    for path in sorted(files, key=lambda path: (int(clip_id(path.name)) if numeric else 0, clip_id(path.name), path)):
+        template = (array_format if is_array(path) else "{name}") if id_format is None else id_format
+        name = template.format(id=clip_id(as_text(path.name)), name=as_text(path.name))
+        if name in ids:
+            raise UserError(
+                f"{as_text(ids[name])} and {as_text(path)} have the same id {name}; give one of them, or set another "
+                "--id-format"
+            )
+        ids[name] = path
+    return ids
+
+
+def array_id_format(checkpoint: Path) -> str:
+    """Return the default format of the ids of arrays, which is that of `data=patreco` for a run on this data."""
+    run = RunFolder(run_of(checkpoint))
+    source = f"{patreco.__name__}.{patreco.collection.__name__}"
+    data = run.config.get("data") if run.config_path.is_file() else None
+    nodes = [data.get("source")] if isinstance(data, dict) else []
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, dict):  # the node of a union contains a node for each of its collections
+            if node.get("_target_") == source:
+                return patreco.ID_FORMAT
+            nodes += node.values()
+    return "{name}"
+
+
+def check_no_arrays(files: Iterable[Path], option: str) -> None:
+    """Check that an option that is only for audio files is not given for arrays.
+
+    Raises:
+        UserError: One of the files is an array.
+    """
+    if array := next(filter(is_array, files), None):
+        raise UserError(f"{option}: is for audio files only, and {as_text(array)} is an array of frames")
+
+
+def _is_number(text: str) -> bool:
+    """Return whether a text is a whole number in ASCII digits."""
+    return text.isascii() and text.isdigit()
+
+
+def _check_id_format(id_format: str) -> None:
+    """Check the format of ids.
+
+    Raises:
+        UserError: The format has other fields than `{id}` and `{name}`, or none of them.
+    """
+    try:
+        fields = [(name, spec, conversion) for _, name, spec, conversion in string.Formatter().parse(id_format)]
+    except ValueError:  # a single brace
+        fields = [("", "", "")]
+    named = [entry for entry in fields if entry[0] is not None]
+    if not named or any(entry not in (("id", "", None), ("name", "", None)) for entry in named):
+        raise UserError(f"--id-format {id_format}: must contain {{id}} or {{name}} and no other field in braces")
 
 
 def _read_list(path: Path) -> list[Path]:

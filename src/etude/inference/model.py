@@ -13,6 +13,7 @@ import numpy as np
 
 from etude.audio.frontend import FrontEnd
 from etude.config import instantiate
+from etude.data.readers import array_mismatch
 from etude.errors import UserError
 from etude.files.journal import file_hash
 from etude.inference.windows import Window, WindowPlan
@@ -132,6 +133,11 @@ class Model:
     def has_clip_length(self) -> bool:
         """Whether the checkpoint contains the length of the training clips."""
         return bool(self.network.recipe.get("evaluation"))
+
+    @property
+    def takes_arrays(self) -> bool:
+        """Whether the network takes arrays of precomputed frames, because its front end is theirs."""
+        return not array_mismatch(self.front)
 
     def plan(self, window: float | None = None, overlap: float = 0.5) -> WindowPlan:
         """Return the window plan for the network from `WindowPlan.from_recipe`."""

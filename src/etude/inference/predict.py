@@ -1,4 +1,4 @@
-"""Prediction of audio files, with tables, a summary and a page, and a journal for resuming."""
+"""Prediction of audio files and arrays, with tables, a summary and a page, and a journal for resuming."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import numpy as np
 
 from etude.data import workers
 from etude.data.audio_files import as_text
-from etude.errors import UserError
+from etude.data.readers import is_array
+from etude.errors import DataError, UserError
 from etude.files import os_errors, ownership
 from etude.files.journal import Journal, file_stamp, read_lines
 from etude.files.lock import Lock
@@ -29,6 +30,7 @@ from etude.runs.folder import PREDICT, find_weights
 PAGE_SECTIONS = 20  # files with a player and plots on the page
 JOURNAL, LOCK = "journal.jsonl", ".lock"
 DIGITS = 7  # of a value in the journal, the precision of a float32
+OVERLAP = 0.5  # of successive windows, as a fraction of a window
 log = logging.getLogger(__name__)
 
 
@@ -38,15 +40,19 @@ class PredictOptions:
 
     Args:
         run: A run folder or a checkpoint.
-        inputs: Audio files, folders and lists.
-        out: Folder of the results. None selects a subfolder of the run, or of the folder of the checkpoint.
+        inputs: Audio files, arrays of frames, folders and lists.
+        out: Folder of the results, or a .csv file for one table with an id and a column per target. None selects a
+            subfolder of the run, or of the folder of the checkpoint.
+        id_format: Format of the ids in this table, with `{id}`, the text before the first dot of a file name, or
+            `{name}`, the file name. None selects `{name}`, and for arrays and a run on `data=patreco` the ids of this
+            data.
         formats: Formats of the tables.
         window: Length of a window in seconds. None uses the length of the clips in the run's evaluation.
         overlap: Overlap of successive windows as a fraction of a window.
         batch_size: Number of windows in a batch.
         workers: Number of decoding processes. None means one per core.
         device: Device of the network.
-        page: Whether a page is written.
+        page: Whether a page is written. None writes it into a folder of results for audio files.
     """
 
     run: Path
@@ -54,11 +60,12 @@ class PredictOptions:
     out: Path | None = None
     formats: list[str] = field(default_factory=lambda: ["csv"])
     window: float | None = None
-    overlap: float = 0.5
+    overlap: float = OVERLAP
     batch_size: int = 32
     workers: int | None = None
     device: str = "auto"
-    page: bool = True
+    page: bool | None = None
+    id_format: str | None = None
 
 
 @dataclass
@@ -77,24 +84,31 @@ class PredictResult:
 
 
 def predict_files(options: PredictOptions, command: str = "", return_rows: bool = False) -> PredictResult:
-    """Predict audio files and write the results.
+    """Predict audio files or arrays and write the results.
 
     Args:
-        options: Network, audio files and folder of the results.
+        options: Network, files and folder or table of the results.
         command: Command line that the page shows.
         return_rows: Whether the result contains the predictions.
 
     Raises:
-        UserError: The run or an audio file is missing, or the folder cannot be written.
+        UserError: The run or a file is missing, options exclude each other, or the folder cannot be written.
+        DataError: A file cannot be read, and the result is a table with an id and a column per target.
     """
     if not options.run.exists():
         raise UserError(f"{options.run}: there is no such run folder or checkpoint")
-    files = inputs.find_audio_files(options.inputs)
-    workers.prepare_workers(len(files), options.workers)
+    found = inputs.find_files(options.inputs)
+    id_table = options.out if options.out and options.out.suffix.lower() == ".csv" else None
+    _check_options(options, id_table is not None)
+    workers.prepare_workers(found.count, options.workers)
     checkpoint = find_weights(options.run)
     folder = options.out or (options.run if options.run.is_dir() else options.run.parent) / PREDICT
-    names = [path.name for path in tables.table_paths(folder, options.formats)]
-    ownership.check_names(folder, [*names, *([page.NAME, f"{figure.FOLDER}/"] if options.page else [])])
+    if id_table:
+        ownership.check_names(id_table.parent, [id_table.name])
+    else:
+        names = [path.name for path in tables.table_paths(folder, options.formats)]
+        page_names = [] if options.page is False else [page.NAME, f"{figure.FOLDER}/"]
+        ownership.check_names(folder, [*names, *page_names])
     model = Model(checkpoint, options.device)
     plan = model.plan(options.window, options.overlap)
     if options.window is None and not model.has_clip_length:
@@ -104,6 +118,18 @@ def predict_files(options: PredictOptions, command: str = "", return_rows: bool 
             checkpoint,
             DEFAULT_SECONDS,
         )
+    files = found.select(model.takes_arrays)
+    has_arrays = any(map(is_array, files))
+    if options.window is not None:
+        inputs.check_no_arrays(files, f"--window {options.window:g}")
+    if options.overlap != OVERLAP:
+        inputs.check_no_arrays(files, f"--overlap {options.overlap:g}")
+    if options.page:
+        inputs.check_no_arrays(files, "--page")
+    if id_table:
+        return _write_id_table(id_table, model, files, plan, options)
+    if has_arrays and options.page is None:
+        log.info("%s is not written, because it shows audio files", page.NAME)
     with PredictionJournal(folder, model.identity(plan)) as journal:
         try:
             n_failed = _predict_missing(model, files, plan, journal, options)
@@ -118,12 +144,58 @@ def predict_files(options: PredictOptions, command: str = "", return_rows: bool 
         with os_errors.explain_errors(folder, os_errors.FOLDER_REMEDY, f"--out {folder}"):
             paths = tables.write_tables(folder, results(), model.columns, options.formats)
             tables.print_summary(results(), len(files), model.columns, n_failed)
-            if options.page:
+            if options.page or (options.page is None and not has_arrays):
                 paths.append(
                     page.write_page(folder, results(), len(files), model, plan, command, PAGE_SECTIONS, options.workers)
                 )
             rows = [tables.file_row(result, model.columns) for result in results()] if return_rows else []
     return PredictResult(paths, n_failed, rows)
+
+
+def _check_options(options: PredictOptions, id_table: bool) -> None:
+    """Check the options that depend on `--out`.
+
+    Args:
+        options: Options of the prediction.
+        id_table: Whether the result is one table with an id and a column per target.
+
+    Raises:
+        UserError: An option has no effect on this result.
+    """
+    if not id_table:
+        if options.id_format is not None:
+            raise UserError("--id-format: needs --out FILE.csv, a table with ids; give one, or remove --id-format")
+        return
+    if options.formats != ["csv"]:
+        formats = ",".join(options.formats)
+        raise UserError(f"--format {formats}: --out {options.out} is a CSV file; name a folder, or remove --format")
+    if options.page:
+        raise UserError(f"--page: --out {options.out} is a file; name a folder, or remove --page")
+
+
+def _write_id_table(
+    path: Path, model: Model, files: list[Path], plan: WindowPlan, options: PredictOptions
+) -> PredictResult:
+    """Predict files and write one table with an id and a column per target, sorted by id.
+
+    Raises:
+        UserError: Two files have the same id, or the table cannot be written.
+        DataError: A file cannot be read. Nothing is written.
+    """
+    ids = inputs.sort_by_id(files, options.id_format, inputs.array_id_format(model.checkpoint))
+    rows, shown = [], list[FilePrediction]()
+    results = engine.predict(model, list(ids.values()), plan, options.batch_size, options.workers)
+    for name, prediction in zip(ids, track(results, len(ids), "Predictions", "files"), strict=True):
+        if prediction.reason:
+            raise DataError(f"{as_text(prediction.path)}: {prediction.reason}; {path} is not written")
+        rows.append({tables.ID: name, **tables.file_row(prediction, model.columns)})
+        if len(shown) < tables.SUMMARY_ROWS:
+            shown.append(prediction)
+    with os_errors.explain_errors(path, os_errors.FOLDER_REMEDY, f"--out {path}"):
+        ownership.open_folder(path.parent)
+        tables.write_id_table(path, rows, model.columns)
+    tables.print_summary(shown, len(rows), model.columns, 0)
+    return PredictResult([path], 0, rows)
 
 
 class PredictionJournal:

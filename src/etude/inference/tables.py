@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import math
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from etude.data.audio_files import as_text
 from etude.errors import UserError
 from etude.evaluation.formatting import format_number
-from etude.files.atomic import open_file, remove, replace
+from etude.files.atomic import open_file, remove, replace, write_text
 from etude.files.ownership import draft_path, record
 from etude.inference import engine, inputs
 from etude.inference.engine import FilePrediction
@@ -29,16 +31,17 @@ FORMATS = ("csv", "json", "parquet")
 FILES, WINDOWS = "files", "windows"
 PARQUET_ROWS = 1000  # rows of a parquet file in memory at a time
 SUMMARY_ROWS, MIN_NAME_LENGTH = 20, 12  # of the printed summary
+ID, DIGITS = "Id", 6  # column of ids, and digits of a value, in a table with a column per target
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of a network for audio files.
+    """Predictions of a network for audio files and arrays.
 
     Args:
-        files: Table with a row per file. It has the columns `path`, `seconds`, `windows` (their number),
-            `<target>.pred` for each target, `<target>.score.<class>` for the probabilities of a label, `error` (the
-            reason why there is no prediction) and `embedding`.
+        files: Table with a row per file. It has the columns `path`, `seconds` (missing for an array of beat-synchronous
+            frames), `windows` (their number), `<target>.pred` for each target, `<target>.score.<class>` for the
+            probabilities of a label, `error` (the reason why there is no prediction) and `embedding`.
         windows: Table with a row per window. It has the columns `path`, `start` and `end` (in seconds), and the
             predictions, which are missing for a silent window.
         columns: Columns of the predictions.
@@ -65,11 +68,13 @@ def predict_tables(
     batch_size: int = 32,
     workers: int | None = 1,
 ) -> Predictions:
-    """Predict audio files and return the tables, for `etude.Run.predict`."""
+    """Predict audio files and arrays and return the tables, for `etude.Run.predict`."""
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         if value is not None and value < 1:
             raise UserError(f"{name}={value}: must be a whole number of at least 1")
-    files = inputs.find_audio_files([paths] if isinstance(paths, str | Path) else paths)
+    files = inputs.find_files([paths] if isinstance(paths, str | Path) else paths).select(model.takes_arrays)
+    if window is not None:
+        inputs.check_no_arrays(files, f"window={window:g}")
     results = engine.predict(model, files, model.plan(window, overlap), batch_size, workers)
     return Predictions(*_data_frames(results, model.columns), model.columns)
 
@@ -147,7 +152,7 @@ def print_summary(results: Iterable[FilePrediction], count: int, columns: Predic
     kinds = [spec["kind"] for spec in columns.targets.values()]
     rows = [["file", "length", *columns.targets]]
     for result in islice(results, SUMMARY_ROWS):
-        length = "" if result.reason else format_clock(result.seconds)
+        length = "" if result.reason or math.isnan(result.seconds) else format_clock(result.seconds)
         cells = ["–"] * len(kinds) if result.reason else format_predictions(result, columns)
         rows.append([as_text(result.path.name), length, *cells])
     console = Console(highlight=False)
@@ -185,9 +190,26 @@ def format_predictions(result: FilePrediction, columns: PredictionColumns) -> li
     return texts
 
 
+def write_id_table(path: Path, rows: Sequence[PredictionRow], columns: PredictionColumns) -> Path:
+    """Write a CSV table with the id of each file and a column per target, and return its path.
+
+    Args:
+        path: Path of the table.
+        rows: Row of each file, with its id and its predictions for all targets.
+        columns: Columns of the predictions.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([ID, *columns.targets])
+    for row in rows:
+        values = [row[f"{name}.pred"] for name in columns.targets]
+        writer.writerow([row[ID], *(f"{value:.{DIGITS}g}" if isinstance(value, float) else value for value in values)])
+    return write_text(path, text.getvalue())
+
+
 def file_row(result: FilePrediction, columns: PredictionColumns, embedding: bool = False) -> PredictionRow:
     """Return the row of a file."""
-    row = {"path": as_text(result.path), "seconds": round(result.seconds, 3), "windows": len(result.windows)}
+    row = {"path": as_text(result.path), "seconds": _round_time(result.seconds), "windows": len(result.windows)}
     row |= columns.row(result.values) | {"error": result.reason or None}
     return row | ({"embedding": None if result.embedding is None else result.embedding.tolist()} if embedding else {})
 
@@ -196,9 +218,14 @@ def _window_rows(result: FilePrediction, columns: PredictionColumns) -> list[Pre
     """Return the rows of the windows of a file. The predictions of silent windows are None."""
     path = as_text(result.path)
     return [
-        {"path": path, "start": round(start, 3), "end": round(end, 3)} | columns.row(values)
+        {"path": path, "start": _round_time(start), "end": _round_time(end)} | columns.row(values)
         for start, end, values in result.windows
     ]
+
+
+def _round_time(seconds: float) -> float | None:
+    """Return a time in seconds with three decimals. None if it is unknown (NaN)."""
+    return None if math.isnan(seconds) else round(seconds, 3)
 
 
 def _data_frames(results: Iterable[FilePrediction], columns: PredictionColumns) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -212,7 +239,10 @@ def _data_frames(results: Iterable[FilePrediction], columns: PredictionColumns) 
         windows += _window_rows(result, columns)
     names = ["path", "start", "end", *columns.types]
     floats = {name: float for name, kind in columns.types.items() if kind is float}
-    return pd.DataFrame(files).astype(floats), pd.DataFrame(windows, columns=names).astype(floats)
+    return (
+        pd.DataFrame(files).astype({"seconds": float, **floats}),
+        pd.DataFrame(windows, columns=names).astype({"end": float, **floats}),
+    )
 
 
 def _shorten(name: str, max_length: int) -> str:

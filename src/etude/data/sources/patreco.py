@@ -26,7 +26,7 @@ from etude.data.collection import (
     scalar_target,
     slug,
 )
-from etude.data.readers import BEAT, locate_array, read_precomputed
+from etude.data.readers import BEAT, GZIP, clip_id, locate_array, read_precomputed
 from etude.data.sources.fma import read_artists
 from etude.data.table_reader import parse_number
 from etude.errors import DataError
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 ARCHIVE = "geoparslp/patreco3-multitask-affective-music"
 SUFFIX = ".fused.full.npy"
+ID_FORMAT = f"{{id}}{SUFFIX}{GZIP}"  # ids in the course's table of predictions, which are former file names
 SPLITS = ("train", "test")
 AXES = ("valence", "energy", "danceability")
 CARD = """# {title}
@@ -170,7 +171,7 @@ def _read_labels(path: Path, split: str) -> pd.DataFrame:
         cells: list[Any] = [cell.strip() for cell in line.split(delimiter)]
         if cells == [""]:
             continue
-        clip = cells[0].split(".")[0]  # rows have former file names; the text before the first dot is the id
+        clip = clip_id(cells[0])  # rows have former file names
         if len(cells) != len(header) or not clip:
             raise DataError(f"{path}, row {count}: has {line!r}, expected {delimiter.join(header)!r}")
         if header[1] != "genre":
