@@ -232,7 +232,7 @@ def test_random_weights_may_have_learned_positions() -> None:
         (None, "sinusoidal"): SinusoidalPositions,
         ("imagenet", None): LearnedPositions,
     }
-    with pytest.raises(ValueError, match="backbone.positions must be learned or sinusoidal, got 'fixed'"):
+    with pytest.raises(ValueError, match=r"backbone.positions must be learned or sinusoidal, got 'fixed'"):
         AST(32, positions="fixed")
     with pytest.raises(ValueError, match=r"must be learned with backbone.weights=imagenet, got 'sinusoidal'"):
         AST(32, weights="imagenet", positions="sinusoidal")

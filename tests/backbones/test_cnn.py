@@ -91,5 +91,5 @@ def test_each_block_may_have_its_own_kernel() -> None:
 
 @pytest.mark.parametrize("kernel", [4, 0, [5, 5], [5, 5, 3, 2], "abcd"])
 def test_invalid_kernel_raises(kernel: int) -> None:
-    with pytest.raises(ValueError, match="backbone.kernel must be an odd number or a list of 4 odd numbers"):
+    with pytest.raises(ValueError, match=r"backbone.kernel must be an odd number or a list of 4 odd numbers"):
         CNN(12, kernel=kernel)

@@ -1,4 +1,4 @@
-"""Tests of the settings of the student report in every experiment of its reproduction, and of both sweeps on its data."""
+"""Tests of the settings of the student report in all reproduction experiments, and of both sweeps on its data."""
 
 from __future__ import annotations
 
