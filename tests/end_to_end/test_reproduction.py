@@ -152,13 +152,17 @@ def test_short_tests_change_steps_and_weights_only(config: Compose) -> None:
             assert fast.get("backbone.weights") == (UNTRAINED if pretrained else plain.get("backbone.weights"))
 
 
+def test_digits_keep_their_data_in_sweeps_with_other_data(config: Compose) -> None:
+    digits = config("experiment=reproduction/step7/digits")
+    assert config("experiment=reproduction/step7/digits", "data=demo") == digits
+    assert digits["data"]["source"] == config("data=digits")["data"]["source"]
+
+
 def build(config: dict[str, Any], bins: int) -> nn.Module:
     """Build the network of a config for frames of `bins` bins."""
     names = list(config["task"]["targets"])
-    targets: dict[str, Any] = {
-        name: {"kind": "label", "classes": list("abcdefghij")} if name == "genre" else {"low": 0.0, "high": 1.0}
-        for name in names
-    }
+    label, scalar = {"kind": "label", "classes": list("abcdefghij")}, {"kind": "scalar", "low": 0.0, "high": 1.0}
+    targets = {name: label if name == "genre" else scalar for name in names}
     recipe = {"config": config, "targets": targets, "bins": bins, "columns": [0, bins]}
     return build_from_recipe(recipe)
 
@@ -240,16 +244,16 @@ def scored_clips(folder: Path) -> dict[str, dict[str, int]]:
     return {name: {str(split): len(rows) for split, rows in table.groupby("split")} for name, table in runs.items()}
 
 
-SHORT = ("debug=fast", "+trainer.limit_train_batches=1", "trainer.limit_val_batches=1", "seed=0")
+SHORT = ("debug=fast", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1", "seed=0")
 
 
 def test_one_cell_of_each_kind_trains_on_the_layout_of_the_data(tmp_path: Path, train: Callable[..., Result]) -> None:
-    write_data(tmp_path, (3, 1), lambda number: (24, 12))
+    write_data(tmp_path, (3, 1), lambda number: (48, 12))
     genre, affect = {"val": 9, "test": 15}, {"val": 4, "test": 4}
     cells = {"table1/lstm_beat_mel": genre, "step7/ast": genre, "table2/cnn_valence": affect}
     cells["step9/transfer_energy"] = affect
     result = train(
-        tmp_path, "-m", "sweep=reproduction", *SHORT, f"data.packs={tmp_path / 'packs'}",
+        tmp_path, "-m", "sweep=reproduction", *SHORT,
         f"hydra.sweeper.params.experiment='{','.join(f'reproduction/{cell}' for cell in cells)}'",
         "hydra.callbacks.table.tables={}", "hydra.callbacks.table.maps=null",
     )  # fmt: skip
@@ -265,7 +269,7 @@ def test_complete_sweep_trains_on_the_layout_of_the_data(
     sweep: str, runs: int, tmp_path: Path, train: Callable[..., Result]
 ) -> None:
     write_data(tmp_path, (2, 1), whole_lengths)
-    result = train(tmp_path, "-m", f"sweep={sweep}", *SHORT, f"data.packs={tmp_path / 'packs'}")
+    result = train(tmp_path, "-m", f"sweep={sweep}", *SHORT)
     assert result.returncode == 0, result.stderr
     jobs = read_jobs(tmp_path)
     assert (len(jobs), set(jobs["status"])) == (runs, {"done"})
