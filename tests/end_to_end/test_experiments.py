@@ -187,6 +187,11 @@ def test_layers_of_the_digit_network_have_the_shapes_of_the_source_work(train_on
     assert z.shape == (1, 256)
 
 
+def test_denormal_numbers_are_zero_in_training(train_once: Callable[[str], Path]) -> None:
+    train_once("reproduction/step7/digits")
+    assert (torch.tensor([2e-38]) * 0.1).item() == 0
+
+
 def changed_modules(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
     """Return the names of modules with a changed tensor, with three components for a block and two for others."""
     assert before.keys() == after.keys()
