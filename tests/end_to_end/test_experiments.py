@@ -82,11 +82,11 @@ def train_once(
 
     def train(name: str) -> Path:
         if name not in folders:
-            overrides = [f"experiment={name}", "debug=fast"]
+            overrides = [f"experiment={name}", "debug=fast", "imagenet_weights=imagenet"]
             if name == "small":
                 overrides += [f"backbone.weights={efficientat}"]
             elif name != "reproduction/step7/digits":
-                overrides += ["data=demo", "data.crop=1.0", "data.eval_crops=1"]
+                overrides += ["data=demo", "data.crop=1.0", "data.eval_crops=1"]  # instead of whole clips, for speed
             if (config(*overrides)["transfer"] or {}).get("init_from") == "???":
                 overrides += [f"transfer.init_from={train(name.split('/')[0] + '/step7/ast')}"]
             folders[name] = tmp_path_factory.mktemp("run")
@@ -115,8 +115,11 @@ def test_predictions_and_metrics_include_every_clip(
 
 
 def lstm(bins: int, hidden: int, depth: int) -> int:
-    """Return the number of parameters of torch's LSTM, whose four gates have an input bias and a state bias each."""
-    return sum(4 * hidden * (width + hidden + 2) for width in [bins] + [hidden] * (depth - 1))
+    """Return the number of parameters of torch's bidirectional LSTM.
+
+    Each of its four gates has an input bias and a state bias.
+    """
+    return 2 * sum(4 * hidden * (width + hidden + 2) for width in [bins] + [2 * hidden] * (depth - 1))
 
 
 def ast(positions: int, outputs: int) -> int:
@@ -127,26 +130,28 @@ def ast(positions: int, outputs: int) -> int:
     return 257 * D + 2 * D + positions * D + 12 * (12 * D * D + 13 * D) + 2 * D + (D + 1) * outputs
 
 
-def cnn(*channels: int) -> int:
-    """Return the number of parameters of 3 x 3 convolutions without biases, each with a batch norm."""
-    return sum(9 * before * after + 2 * after for before, after in zip((1, *channels), channels, strict=False))
+def cnn(kernels: tuple[int, ...]) -> int:
+    """Return the number of parameters of four convolutions without biases, each with a batch norm."""
+    sizes = zip((1, 32, 64, 128), (32, 64, 128, 256), kernels, strict=True)
+    return sum(kernel**2 * before * after + 2 * after for before, after, kernel in sizes)
 
 
 @pytest.mark.parametrize(
     ("name", "count"),
     [
         ("reproduction/step7/digits", 5994),
-        ("reproduction/table1/lstm_mel", lstm(128, 256, 8) + 257 * 10),
-        ("reproduction/table1/lstm_chroma", lstm(12, 256, 8) + 257 * 10),
-        ("reproduction/table1/lstm_fused", lstm(140, 256, 8) + 257 * 10),
-        ("reproduction/step7/cnn", cnn(32, 64, 128, 256) + 257 * 10),
+        ("reproduction/table1/lstm_mel", lstm(128, 256, 8) + 513 * 10),
+        ("reproduction/table1/lstm_chroma", lstm(12, 256, 8) + 513 * 10),
+        ("reproduction/table1/lstm_fused", lstm(140, 256, 8) + 513 * 10),
+        ("reproduction/step7/cnn", cnn((5, 5, 3, 3)) + 257 * 10),
         ("reproduction/step7/ast", ast(12 * 128, 10)),  # positions of 128 x 1293
-        ("reproduction/table2/lstm_energy", lstm(128, 64, 2) + 65),
-        ("reproduction/table2/cnn_energy", cnn(32, 64, 128, 256) + 257),
+        ("reproduction/table2/lstm_energy", lstm(128, 64, 2) + 129),
+        ("reproduction/table2/cnn_energy", cnn((5, 5, 3, 3)) + 257),
         ("reproduction/table2/ast_energy", ast(12 * 128, 1)),
-        ("reproduction/table3/multitask_random", ast(12, 3)),  # random weights have positions in frequency only
+        ("reproduction/table3/multitask_random", ast(12 * 128, 3)),
         ("reproduction/table3/multitask_pretrained", ast(12 * 128, 3)),
-        ("improved/table3/multitask_random", ast(12, 3)),
+        ("improved/step7/cnn", cnn((3, 3, 3, 3)) + 257 * 10),
+        ("improved/table3/multitask_random", ast(12, 3)),  # learned positions in frequency only
         ("improved/step9/transfer_energy", ast(12 * 128, 1)),
         ("small", sum(p.numel() for p in EfficientAT(128).parameters()) + 2 * 384 + 385 * 10),
     ],
@@ -261,8 +266,9 @@ def test_improved_experiment_differs_only_in_method(name: str, config: Compose) 
     stem = name.rpartition("/")[2]
     # tables and folders use these names
     assert (improved["name"], reproduction["name"]) == (f"improved_{stem}", f"reproduction_{stem}")
-    for key in ("feature", "task", "head", "weighting"):
+    for key in ("feature", "task", "weighting"):
         assert improved[key] == reproduction[key], key
+    assert improved["head"] | {"dropout": reproduction["head"]["dropout"]} == reproduction["head"]
     for key in ("source", "split"):
         assert improved["data"][key] == reproduction["data"][key], key
     for key in ("_target_", "model", "weights", "channels"):

@@ -6,6 +6,7 @@ extraction, positional embeddings and the padding mask are implemented here, so 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +20,7 @@ from etude.backbones.patches import LearnedPositions, Patches, SinusoidalPositio
 from etude.backbones.vit_checkpoints import (
     IMAGE,
     IMAGENET,
+    UNTRAINED,
     convert_weights,
     create_transformer,
     full_name,
@@ -30,6 +32,10 @@ from etude.files.safe_read import read_tensors
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Attention  # type: ignore[attr-defined]
+
+log = logging.getLogger(__name__)
+
+LEARNED, SINUSOIDAL = "learned", "sinusoidal"  # positional embeddings
 
 
 def first_tokens(block: nn.Module, tokens: Tensor, count: int, mask: Tensor | None = None) -> Tensor:
@@ -86,13 +92,17 @@ class AST(Backbone):
             distillation token, the embedding is the mean of the class token and the distillation token.
         weights: Initial weights: `imagenet` for the ImageNet weights of timm, or a file with the parameter names of
             timm or of an AST of `transformers`; None for random weights. Weights trained on AudioSet require
-            `feature=audioset`.
+            `feature=audioset`. `untrained` builds the network of pretrained weights with random weights, for short
+            tests of a run without the weights.
         depth: Number of blocks, counted from the first; None for all.
         patch: Side of a patch, in frames and bins; None for the model's own value. If frames have fewer bins, the
             height of a patch is the number of bins.
         fstride: Bins from one patch to the next.
         tstride: Frames from one patch to the next.
-        span: Number of frames that pretrained positional embeddings cover.
+        span: Number of frames that learned positional embeddings cover.
+        positions: Positional embeddings: `learned`, a table over time and frequency, or `sinusoidal` in time and
+            learned in frequency. Pretrained weights require `learned`. None for `learned` with pretrained weights, else
+            `sinusoidal`.
         pool: `token`, or `mean` over all patches; None for the model's own method.
         dropout: Probability of dropping a unit of the attention's output and of the MLP.
         drop_path: Probability of skipping the last block. The probability increases linearly from the first block to
@@ -105,7 +115,7 @@ class AST(Backbone):
         dim: Size of the embedding, D.
 
     Raises:
-        ValueError: A name is unknown, or a share is outside its range.
+        ValueError: A name is unknown, a share is outside its range, or pretrained weights have no such positions.
     """
 
     required_front_end = "etude.audio.kaldi.ASTFront"  # of weights for which standardisation is skipped
@@ -120,6 +130,7 @@ class AST(Backbone):
         fstride: int = 10,
         tstride: int = 10,
         span: int = 1024,
+        positions: str | None = None,
         pool: str | None = None,
         dropout: float = 0.0,
         drop_path: float = 0.1,
@@ -143,10 +154,16 @@ class AST(Backbone):
             1, self.dim, (patch, height), (tstride, fstride), bias=net.patch_embed.proj.bias is not None
         )
         rows, columns = (bins - height) // fstride + 1, max(0, span - patch) // tstride + 1
-        positions = (
-            SinusoidalPositions(rows, self.dim) if weights is None else LearnedPositions(rows, columns, self.dim)
+        positions = positions or (SINUSOIDAL if weights is None else LEARNED)
+        if positions not in (LEARNED, SINUSOIDAL) or (positions == SINUSOIDAL and weights is not None):
+            allowed = f"{LEARNED} or {SINUSOIDAL}" if weights is None else f"{LEARNED} with backbone.weights={weights}"
+            raise ValueError(f"backbone.positions must be {allowed}, got {positions!r}")
+        table = (
+            LearnedPositions(rows, columns, self.dim)
+            if positions == LEARNED
+            else SinusoidalPositions(rows, self.dim)
         )
-        self.patches = Patches(filters, positions, n_prefix, net.norm_pre, (drop_time, drop_frequency, drop_patches))
+        self.patches = Patches(filters, table, n_prefix, net.norm_pre, (drop_time, drop_frequency, drop_patches))
         self.blocks, self.min_frames = nn.ModuleList(net.blocks), 2 * patch
         self.steps = len(self.blocks)
         self.norm, self.fc_norm = net.norm, net.fc_norm  # timm's norm before pooling, or the one after it
@@ -213,6 +230,9 @@ class AST(Backbone):
             UserError: The weights are not available, or belong to another network.
         """
         if self.weights is None:
+            return
+        if self.weights == UNTRAINED:
+            log.warning("backbone.weights=%s: the weights are random, so the scores are meaningless", UNTRAINED)
             return
         tensors = read_weights(self.weights, full_name(self.model))
         own = self.state_dict()

@@ -24,23 +24,36 @@ class CNN(Backbone):
         bins: Feature bins per frame, F.
         channels: Number of filters of each block. Each block halves time and frequency (a frequency axis of one bin is
             kept).
-        kernel: Side of the filters, odd.
+        kernel: Side of the filters, odd. A list has one value for each block.
         dropout: Probability of dropping a channel of the embedding.
 
     Attributes:
         dim: Size of the embedding D, the number of filters of the last block.
+
+    Raises:
+        ValueError: A kernel is not odd, or the list of kernels is not as long as that of channels.
     """
 
     axis = 2
 
     def __init__(
-        self, bins: int, channels: Sequence[int] = (32, 64, 128, 256), kernel: int = 3, dropout: float = 0.2
+        self,
+        bins: int,
+        channels: Sequence[int] = (32, 64, 128, 256),
+        kernel: int | Sequence[int] = 3,
+        dropout: float = 0.2,
     ) -> None:
         super().__init__()
+        kernels = [kernel] * len(channels) if isinstance(kernel, int) else list(kernel)
+        if len(kernels) != len(channels) or not all(side > 0 and side % 2 for side in kernels):
+            raise ValueError(
+                f"backbone.kernel must be an odd number or a list of {len(channels)} odd numbers, one for each of "
+                f"backbone.channels, got {kernel}"
+            )
         self.dim = channels[-1]
         self.blocks = nn.ModuleList()
-        for before, after in zip([1, *channels[:-1]], channels, strict=True):
-            self.blocks.append(Block(before, after, kernel, tall=bins > 1))
+        for before, after, side in zip([1, *channels[:-1]], channels, kernels, strict=True):
+            self.blocks.append(Block(before, after, side, tall=bins > 1))
             bins = max(1, bins // 2)
         self.steps, self.dropout = len(self.blocks), nn.Dropout(dropout)
         self.min_frames = 2 * 2**self.steps

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 IMAGENET = "imagenet"
+UNTRAINED = "untrained"  # random weights in the network of pretrained ones
 
 
 def read_weights(weights: str, model: str) -> dict[str, Tensor]:

@@ -133,11 +133,12 @@ def _arguments_signature(args: ast.arguments, skip: int) -> Signature:
 ROOT_KEYS = (
     "data", "feature", "augment", "backbone", "head", "task", "weighting", "transfer", "optim", "trainer", "callbacks",
     "logger", "seed", "patience", "name", "resume", "outputs", "compile", "choices", "sweep", "shortcut_baseline",
+    "imagenet_weights",
 )  # fmt: skip
 REQUIRED_KEYS = ("data", "feature", "backbone", "head", "task", "weighting", "optim", "trainer")
 TASK_KEYS = ("targets", "monitor", "mode")
 PLAIN_TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str, "dict": dict}
-PLAIN_KEYS = ("seed", "patience", "name", "resume", "outputs", "compile", "shortcut_baseline")
+PLAIN_KEYS = ("seed", "patience", "name", "resume", "outputs", "compile", "shortcut_baseline", "imagenet_weights")
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true", "32", "16", "bf16", "64")
 # Keys of the trainer that a run sets itself or that would disable required functions, with reason and remedy.
 REFUSED_TRAINER_KEYS = {

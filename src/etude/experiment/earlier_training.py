@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from etude.backbones.vit_checkpoints import UNTRAINED
 from etude.data.datamodule import MusicData
 from etude.data.splits import group_codes
 from etude.data.training_record import TrainingRecord, stored_record
@@ -39,7 +40,8 @@ def read_earlier_training(config: Mapping[str, Any], run: RunFolder | None = Non
         name = "the initial weights, whose record an earlier version did not write"
         return TrainingRecord(unknown=(name,) if config.get("transfer") else ())
     record = TrainingRecord()
-    if weights := (config.get("backbone") or {}).get("weights"):
+    weights = (config.get("backbone") or {}).get("weights")
+    if weights and weights != UNTRAINED:
         record = TrainingRecord(unknown=(f"backbone.weights={Path(str(weights)).name}",))
     source = (config.get("transfer") or {}).get("init_from")
     return record if source is None else record.merged(read_record(Path(source), "transfer.init_from"))
