@@ -184,7 +184,7 @@ def training_settings(run: ComparedRun) -> dict[str, tuple[str, Labels]]:
     """Return settings that can explain a difference between runs although no axis of a table shows them.
 
     Returns:
-        Value of each setting as text, and the axes that show this setting, also with further components.
+        Value of each setting as text, and the axes that show this setting. `data.split` includes `data.split.seed`.
     """
     data, config = run.data, run.config
     crop = nested_value(config, "data", "crop")
@@ -204,8 +204,8 @@ def training_settings(run: ComparedRun) -> dict[str, tuple[str, Labels]]:
         "optim.lr": (nested_value(config, "optim", "lr"), ()),
         "data": (collection, ()),
         "hash of the audio or frames": (str(data.get("hash") or "")[:8], ("data", "feature")),
-        "hash of the split": (str(data.get("split_hash") or "")[:8], ("data", "fold")),
-        "training clips": (nested_value(data, "splits", "train", "clips"), ("data", "fold")),
+        "hash of the split": (str(data.get("split_hash") or "")[:8], ("data", "fold", "data.split")),
+        "training clips": (nested_value(data, "splits", "train", "clips"), ("data", "fold", "data.split")),
     }
     return {
         name: ("unknown" if value in (None, "") else printable(value), (name, *axes))

@@ -208,7 +208,7 @@ def difference_notes(table: Table, settings: Mapping[str, Settings]) -> list[str
         texts = []
         for name in runs[0][1]:
             shown = [shown for _, values in runs for shown in values[name][1]]
-            if any(axis == key or axis.startswith(f"{key}.") for axis in all_axes for key in shown):
+            if any(axis == key or ("." in key and axis.startswith(f"{key}.")) for axis in all_axes for key in shown):
                 continue
             if text := _describe_values([(labels, values[name][0]) for labels, values in runs], axes):
                 texts.append(f"{name} {text}")
