@@ -120,7 +120,7 @@ def compare_runs(runs: Sequence[ComparedRun], options: CompareOptions | None = N
         means.title = f"{split_title(shown, options.split)}: means over runs with the same settings"
         tables.append(means)
     for table in tables:
-        table.notes = [*_mean_notes(table, scored), *table_notes(table, shown, tests)]
+        table.notes = [*_notes_on_target_means(table, scored), *table_notes(table, shown, tests)]
         if "run" in table.row_axes:
             times = {names[run.folder]: format_duration(run.seconds) for run in shown if run.seconds}
             i = table.row_axes.index("run")
@@ -213,7 +213,7 @@ def _combined_means(
     return single_task_means(runs, options.split) if wanted else ([], [])
 
 
-def _mean_notes(table: Table, runs: Sequence[ComparedRun]) -> list[str]:
+def _notes_on_target_means(table: Table, runs: Sequence[ComparedRun]) -> list[str]:
     """Return a note for each mean over scalars in a table."""
     notes = []
     shown = {cell.measure[0] for cell in table.cells.values() if cell.folders}
