@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from etude.backbones.ast import AST, first_tokens
-from etude.backbones.patches import Drop, LearnedPositions
+from etude.backbones.patches import Drop, LearnedPositions, SinusoidalPositions
 from etude.training.optimiser import Optimiser
 
 
@@ -219,6 +219,23 @@ def test_tokens_and_positions_have_no_weight_decay(weights: str | None) -> None:
     names = {name for name, weight in net.named_parameters() if id(weight) in decayed}
     matrices = {"attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"}
     assert names == {"patches.filters.weight", *(f"blocks.0.{name}.weight" for name in matrices)}
+
+
+def test_random_weights_may_have_learned_positions() -> None:
+    classes = {
+        (weights, positions): type(AST(32, weights=weights, positions=positions, depth=1).patches.positions)
+        for weights, positions in [(None, None), (None, "learned"), (None, "sinusoidal"), ("imagenet", None)]
+    }
+    assert classes == {
+        (None, None): SinusoidalPositions,
+        (None, "learned"): LearnedPositions,
+        (None, "sinusoidal"): SinusoidalPositions,
+        ("imagenet", None): LearnedPositions,
+    }
+    with pytest.raises(ValueError, match=r"backbone.positions must be learned or sinusoidal, got 'fixed'"):
+        AST(32, positions="fixed")
+    with pytest.raises(ValueError, match=r"must be learned with backbone.weights=imagenet, got 'sinusoidal'"):
+        AST(32, weights="imagenet", positions="sinusoidal")
 
 
 def test_drop_path_increases_with_depth() -> None:

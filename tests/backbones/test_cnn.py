@@ -71,3 +71,25 @@ def test_synchronised_norms_do_not_change_evaluation() -> None:
     expected = net(x, LENGTHS)
     synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(deepcopy(net)).eval()
     torch.testing.assert_close(synchronised(x, LENGTHS), expected)
+
+
+def test_each_block_may_have_its_own_kernel() -> None:
+    """Compare with convolutions of torch, and check that one number is the same as a list of equal numbers."""
+    net = randomised(CNN(12, channels=(8, 16, 4), kernel=(5, 3, 1), dropout=0.0)).eval()
+    assert [block.conv.kernel_size for block in net.blocks] == [(5, 5), (3, 3), (1, 1)]
+    x = torch.randn(2, 24, 12)
+    plain = x[:, None]
+    for block in net.blocks:
+        norm = nn.BatchNorm2d(len(block.norm.weight)).eval()
+        norm.load_state_dict(block.norm.state_dict())
+        plain = nn.functional.conv2d(plain, block.conv.weight, padding="same")
+        plain = nn.functional.max_pool2d(norm(plain).relu(), 2)
+    torch.testing.assert_close(net(x, torch.full((2,), 24)), plain.mean((2, 3)), atol=1e-5, rtol=1e-5)
+    single, repeated = CNN(12, channels=(8, 16), kernel=5), CNN(12, channels=(8, 16), kernel=[5, 5])
+    repeated.load_state_dict(single.state_dict())
+
+
+@pytest.mark.parametrize("kernel", [4, 0, [5, 5], [5, 5, 3, 2], "abcd"])
+def test_invalid_kernel_raises(kernel: int) -> None:
+    with pytest.raises(ValueError, match=r"backbone.kernel must be an odd number or a list of 4 odd numbers"):
+        CNN(12, kernel=kernel)

@@ -1,12 +1,16 @@
-"""Tests of the settings of the student report in every experiment of its reproduction, and of both sweeps on its data."""
+"""Tests of the settings of the student report in all reproduction experiments, and of both sweeps on its data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
+from tests.data.sources.patreco_arrays import COUNTS, write_affect, write_genre
+from tests.end_to_end.conftest import Result
 from torch import nn
 
 from etude.backbones.ast import AST, UNTRAINED
@@ -17,6 +21,7 @@ from etude.config.compose import conf_dir
 from etude.config.stored import flatten
 from etude.training.build import build_from_recipe
 
+pytestmark = pytest.mark.xdist_group("experiments")  # one process, so that each experiment is composed once
 Compose = Callable[..., dict[str, Any]]
 HOME = conf_dir() / "experiment" / "reproduction"
 AXES = ("valence", "energy", "danceability")
@@ -139,7 +144,7 @@ def test_short_tests_change_steps_and_weights_only(config: Compose) -> None:
     changed = {"name", "imagenet_weights", "trainer.max_epochs", "trainer.limit_train_batches"}
     changed |= {"trainer.limit_val_batches", "backbone.weights"}
     for method in ("reproduction", "improved"):
-        for name in TABLE:
+        for name in ("table2/cnn_energy", "step9/imagenet_valence"):
             plain = flatten(config(f"experiment={method}/{name}"))
             fast = flatten(config(f"experiment={method}/{name}", "debug=fast"))
             assert {key for key in {*plain, *fast} if plain.get(key) != fast.get(key)} <= changed
@@ -147,13 +152,17 @@ def test_short_tests_change_steps_and_weights_only(config: Compose) -> None:
             assert fast.get("backbone.weights") == (UNTRAINED if pretrained else plain.get("backbone.weights"))
 
 
+def test_digits_keep_their_data_in_sweeps_with_other_data(config: Compose) -> None:
+    digits = config("experiment=reproduction/step7/digits")
+    assert config("experiment=reproduction/step7/digits", "data=demo") == digits
+    assert digits["data"]["source"] == config("data=digits")["data"]["source"]
+
+
 def build(config: dict[str, Any], bins: int) -> nn.Module:
     """Build the network of a config for frames of `bins` bins."""
     names = list(config["task"]["targets"])
-    targets: dict[str, Any] = {
-        name: {"kind": "label", "classes": list("abcdefghij")} if name == "genre" else {"kind": "scalar"}
-        for name in names
-    }
+    label, scalar = {"kind": "label", "classes": list("abcdefghij")}, {"kind": "scalar", "low": 0.0, "high": 1.0}
+    targets = {name: label if name == "genre" else scalar for name in names}
     recipe = {"config": config, "targets": targets, "bins": bins, "columns": [0, bins]}
     return build_from_recipe(recipe)
 
@@ -204,3 +213,62 @@ def test_untrained_weights_have_the_network_of_pretrained_weights(caplog: pytest
     assert all(torch.equal(value, before[key]) for key, value in untrained.state_dict().items())
     assert "backbone.weights=untrained: the weights are random" in caplog.text
     assert not untrained.skips_standardisation
+
+
+def whole_lengths(number: int) -> tuple[int, int]:
+    """Return the number of frames and beats of a clip as in the data of the student report."""
+    return 1291 + number % 3, 26 + 37 * number % 104
+
+
+def write_data(folder: Path, clips: tuple[int, int], lengths: Callable[[int], tuple[int, int]]) -> None:
+    """Write both collections into `data`, with a few training and test clips of each of the twenty classes.
+
+    Some tracks are in both collections, as in the data of the student report.
+    """
+    counts = dict.fromkeys(COUNTS, clips)
+    ids = [str(1000 + 7 * number) for number in range(20 * sum(clips))]
+    write_genre(folder / "data" / "fma_genre_spectrograms", counts, ids, lengths)
+    others = [str(50_000 + number) for number in range(21)]
+    write_affect(folder / "data" / "multitask_dataset", ids[:6] + others[:16], others[16:], lengths)
+
+
+def scored_clips(folder: Path) -> dict[str, dict[str, int]]:
+    """Return the number of scored test clips of each job of the only sweep in a folder, by the name of its folder.
+
+    All clips of the validation and test splits are scored.
+    """
+    (jobs,) = folder.glob("outputs/*_sweep/jobs.csv")
+    counts = {}
+    for run in (jobs.parent / name for name in pd.read_csv(jobs)["folder"]):
+        table, split = pd.read_parquet(run / "predictions.parquet"), pd.read_csv(run / "split.csv", dtype=str)
+        assert sorted(table["id"]) == sorted(split["id"][split["split"] != "train"])
+        counts[run.name] = int((table["split"] == "test").sum())
+    return counts
+
+
+SHORT = ("debug=fast", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1", "seed=0")
+
+
+def test_one_cell_of_each_kind_trains_on_the_layout_of_the_data(tmp_path: Path, train: Callable[..., Result]) -> None:
+    write_data(tmp_path, (2, 1), lambda number: (48, 12))
+    cells = {"table1/lstm_beat_mel": 15, "step7/ast": 15, "table2/cnn_valence": 5, "step9/transfer_energy": 5}
+    result = train(
+        tmp_path, "-m", "sweep=reproduction", *SHORT,
+        f"hydra.sweeper.params.experiment='{','.join(f'reproduction/{cell}' for cell in cells)}'",
+        "hydra.callbacks.table=null",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert scored_clips(tmp_path) == {
+        f"reproduction_{cell.partition('/')[2]}_seed0": count for cell, count in cells.items()
+    }
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("sweep", "runs"), [("reproduction", 24), ("improved", 23)])
+def test_complete_sweep_trains_on_the_layout_of_the_data(
+    sweep: str, runs: int, tmp_path: Path, train: Callable[..., Result]
+) -> None:
+    write_data(tmp_path, (2, 1), whole_lengths)
+    result = train(tmp_path, "-m", f"sweep={sweep}", *SHORT)
+    assert result.returncode == 0, result.stderr
+    assert len(scored_clips(tmp_path)) == runs

@@ -159,9 +159,7 @@ class AST(Backbone):
             allowed = f"{LEARNED} or {SINUSOIDAL}" if weights is None else f"{LEARNED} with backbone.weights={weights}"
             raise ValueError(f"backbone.positions must be {allowed}, got {positions!r}")
         table = (
-            LearnedPositions(rows, columns, self.dim)
-            if positions == LEARNED
-            else SinusoidalPositions(rows, self.dim)
+            LearnedPositions(rows, columns, self.dim) if positions == LEARNED else SinusoidalPositions(rows, self.dim)
         )
         self.patches = Patches(filters, table, n_prefix, net.norm_pre, (drop_time, drop_frequency, drop_patches))
         self.blocks, self.min_frames = nn.ModuleList(net.blocks), 2 * patch

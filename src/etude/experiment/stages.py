@@ -97,6 +97,9 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
     check_targets(config, data)
     if not data.overfit:
         baselines.prepare_packs(data, bool(config.get("shortcut_baseline")))
+    # gradients of a deep LSTM become denormal over hundreds of frames, and each step then takes ten times as long on a
+    # CPU; torch's threads inherit this setting if they start after it
+    torch.set_flush_denormal(True)
     try:
         learner = build_learner(config, data, resume)
     except (MemoryError, RuntimeError) as error:

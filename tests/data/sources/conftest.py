@@ -14,8 +14,8 @@ from tests.data.sources.patreco_arrays import (
     LONG,
     WrittenArrays,
     random_array,
-    row_name,
     save_array,
+    write_genre,
 )
 from tests.data.sources.tables import write_table
 
@@ -27,29 +27,13 @@ from etude.data.sources import patreco, table
 def genre_arrays(tmp_path_factory: pytest.TempPathFactory) -> WrittenArrays:
     """Write twenty classes to both folders, with unordered ids of which some begin with a zero."""
     rng = np.random.default_rng(0)
-    written = WrittenArrays(tmp_path_factory.mktemp("data") / "fma_genre_spectrograms", {}, {}, {}, {})
-    rows = [
-        (split, genre)
-        for genre, counts in COUNTS.items()
-        for split, count in zip(("train", "test"), counts, strict=True)
-        for _ in range(count)
-    ]
-    ids = rng.choice(99_999, len(rows), replace=False)
-    for index in rng.permutation(len(rows)):
-        clip, (split, genre) = f"{ids[index]:05d}" if index % 7 == 0 else str(ids[index]), rows[index]
-        written.genre[clip], written.split[clip] = genre, split
-        long = len(written.full) < LONG
-        written.full[clip] = random_array(rng, int(rng.integers(1291, 1294)) if long else FEW)
-        written.beat[clip] = random_array(rng, int(rng.integers(26, 130)) if long else 3)
-    beats = written.home.with_name(written.home.name + "_beat")
-    for home, arrays in ((written.home, written.full), (beats, written.beat)):
-        for clip, values in arrays.items():
-            save_array(home, written.split[clip], clip, values)
-        for split in ("train", "test"):
-            lines = [f"{row_name(clip, split, home is beats, index % 3 > 0)}\t{written.genre[clip]}"
-                     for index, clip in enumerate(written.split) if written.split[clip] == split]  # fmt: skip
-            (home / f"{split}_labels.txt").write_text("\n".join(["Id\tGenre", *lines]) + "\n")
-    return written
+    ids = rng.choice(99_999, sum(map(sum, COUNTS.values())), replace=False)
+    names = [f"{number:05d}" if index % 7 == 0 else str(number) for index, number in enumerate(ids)]
+
+    def lengths(number: int) -> tuple[int, int]:
+        return (int(rng.integers(1291, 1294)), int(rng.integers(26, 130))) if number < LONG else (FEW, 3)
+
+    return write_genre(tmp_path_factory.mktemp("data") / "fma_genre_spectrograms", COUNTS, names, lengths)
 
 
 @pytest.fixture(scope="module")

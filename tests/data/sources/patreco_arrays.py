@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,3 +70,50 @@ def row_name(clip: str, split: str, beat: bool, zipped: bool) -> str:
     """Return the name of a clip in the rows of a label file."""
     suffix = "beatsync.fused" if beat else "full.fused" if split == "test" else "fused.full"
     return f"{clip}.{suffix}.npy" + ".gz" * zipped
+
+
+def write_genre(
+    home: Path, counts: Mapping[str, tuple[int, int]], ids: Sequence[str], lengths: Callable[[int], tuple[int, int]]
+) -> WrittenArrays:
+    """Write the arrays and label files of the genre collection, and its neighbour with one frame per beat.
+
+    Args:
+        home: Folder of the collection; the neighbour has the suffix `_beat`.
+        counts: Training and test clips of each class.
+        ids: Names of the clips.
+        lengths: Function that returns the number of frames and beats of a clip, given its number.
+    """
+    rng = np.random.default_rng(0)
+    written = WrittenArrays(home, {}, {}, {}, {})
+    rows = [
+        (split, genre)
+        for genre, clips in counts.items()
+        for split, count in zip(("train", "test"), clips, strict=True)
+        for _ in range(count)
+    ]
+    for number, row in enumerate(rng.permutation(len(rows))):
+        clip, (split, genre) = ids[row], rows[row]
+        written.genre[clip], written.split[clip] = genre, split
+        frames, beats = lengths(number)
+        written.full[clip], written.beat[clip] = random_array(rng, frames), random_array(rng, beats)
+    neighbour = home.with_name(home.name + "_beat")
+    for folder, arrays in ((home, written.full), (neighbour, written.beat)):
+        for clip, values in arrays.items():
+            save_array(folder, written.split[clip], clip, values)
+        for split in ("train", "test"):
+            lines = [f"{row_name(clip, split, folder is neighbour, index % 3 > 0)}\t{written.genre[clip]}"
+                     for index, clip in enumerate(written.split) if written.split[clip] == split]  # fmt: skip
+            (folder / f"{split}_labels.txt").write_text("\n".join(["Id\tGenre", *lines]) + "\n")
+    return written
+
+
+def write_affect(
+    home: Path, ids: Sequence[str], unlabelled: Sequence[str], lengths: Callable[[int], tuple[int, int]]
+) -> None:
+    """Write the arrays and ratings of the affect collection, whose test split has no label file, and its neighbour."""
+    rng = np.random.default_rng(1)
+    ratings = [f"{clip},{rng.random():.4f},{rng.random():.4f},{rng.random():.4f}" for clip in ids]
+    for beat, folder in enumerate((home, home.with_name(home.name + "_beat"))):
+        for number, clip in enumerate([*ids, *unlabelled]):
+            save_array(folder, "train" if clip in ids else "test", clip, random_array(rng, lengths(number)[beat]))
+        (folder / "train_labels.txt").write_text("\n".join(["Id,valence,energy,danceability", *ratings]) + "\n")
