@@ -14,11 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.errors import UserError
-from etude.evaluation import bootstrap, calibration
+from etude.evaluation import bootstrap
 from etude.evaluation.bootstrap import Resamples
 from etude.evaluation.formatting import BASELINES
 from etude.evaluation.means import CORRELATIONS, MEAN, mean_over_scalars
-from etude.evaluation.metrics import PRIMARY, classification, regression
+from etude.evaluation.metrics import (
+    PRIMARY,
+    calibration_scores,
+    classification,
+    limits_of_agreement,
+    regression,
+    reliability_bins,
+    simulate_chance_error,
+)
 from etude.evaluation.predictions import encode_column
 
 if TYPE_CHECKING:
@@ -105,7 +113,7 @@ def _split_metrics(table: DataFrame, name: str, target: dict[str, Any], seed: in
         result["calibration"] = _calibration(known, name, target, true, pred, resamples, seed)
     else:
         result["agreement"] = bootstrap.scores_with_intervals(
-            *bootstrap.resampled_scores(lambda p, w: calibration.limits_of_agreement(true, p, w), pred, resamples)
+            *bootstrap.resampled_scores(lambda p, w: limits_of_agreement(true, p, w), pred, resamples)
         )
     for baseline, names in BASELINES.items():
         column = f"{name}.baseline.{baseline}"
@@ -215,14 +223,12 @@ def _calibration(
         count = np.isnan(probability).any(axis=1).sum()
         raise UserError(f"{count} of {len(table)} clips have no predicted probabilities for {name}")
     numbers = bootstrap.scores_with_intervals(
-        *bootstrap.resampled_scores(
-            lambda p, w: calibration.calibration_scores(probability, true, p, w), pred, resamples
-        )
+        *bootstrap.resampled_scores(lambda p, w: calibration_scores(probability, true, p, w), pred, resamples)
     )
-    rows = calibration.reliability_bins(probability, pred)
+    rows = reliability_bins(probability, pred)
     return {
         **{m: numbers[m] for m in ("nll", "brier", "ece")},
-        "chance": calibration.simulate_chance_error(probability, pred, seed),
+        "chance": simulate_chance_error(probability, pred, seed),
         "bins": [row | {"accuracy": numbers[f"accuracy_{i}"]} for i, row in enumerate(rows)],
     }
 
