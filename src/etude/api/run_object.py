@@ -80,7 +80,7 @@ class Run:
         Returns:
             Table with these columns. Undefined values are NaN.
 
-            - `target`, `split` (test or val), `metric`
+            - `target` (`mean` for the mean over several scalars), `split` (test or val), `metric`
             - `value`, `low`, `high`: score and ends of its 95 % interval
             - `n`, `groups`: numbers of clips and of groups; `groups` is missing if they are unknown
             - `constant`, `statistics`: scores of the baselines. Other baselines of a run have further columns, such as

@@ -28,6 +28,7 @@ Examples:
   etude compare outputs/<sweep> --layout settings          single-task and multitask, random and pretrained
   etude compare outputs/<sweep> --rows backbone --cols feature --metric macro_f1
   etude compare outputs/<sweep> --rows optim.lr --where backbone=lstm,cnn
+  etude compare outputs/<sweep> --rows setting --where target=mean       means over several scalars
 
 \b
 Axes:

@@ -32,6 +32,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -199,8 +200,9 @@ def p_value(gain: float, differences: np.ndarray, resamples: Resamples, groups: 
 
 
 def count_differing_groups(first: np.ndarray, second: np.ndarray, groups: Sequence[object]) -> int:
-    """Return the number of groups with a clip for which two models have different predictions (n,)."""
-    return len(set(encode_groups(groups)[first != second].tolist()))
+    """Return the number of groups with a clip for which two models have different predictions (n,) or (n, K)."""
+    different = (first != second).reshape(len(first), -1).any(axis=1)
+    return len(set(encode_groups(groups)[different].tolist()))
 
 
 def is_missing(group: object) -> bool:
@@ -218,7 +220,7 @@ BLOCK = 2**22
 
 ResampledScores = dict[str, np.ndarray]
 ResampledScore = Callable[[np.ndarray, "np.ndarray | None"], ResampledScores]
-"""Function that takes predictions (n,) and clip weights (R, n) or None, and returns scores (R,) by name."""
+"""Function that takes predictions (n,) or (n, K) and clip weights (R, n) or None, and returns scores (R,) by name."""
 
 
 def resampled_scores(
@@ -265,6 +267,30 @@ def differences_with_intervals(
         interval = _clip(paired_interval(network[1][metric], baseline[1][metric]), (low - high, high - low))
         differences[metric] = score_with_interval(network[0][metric][0] - baseline[0][metric][0], interval)
     return differences
+
+
+def compare_with_baseline(
+    network: tuple[ResampledScores, ResampledScores],
+    baseline: tuple[ResampledScores, ResampledScores],
+    pred: np.ndarray,
+    baseline_pred: np.ndarray,
+    groups: Sequence[object],
+) -> dict[str, Any]:
+    """Return the scores of a baseline and the differences from it in the format of metrics.json.
+
+    Args:
+        network: Point estimates (1,) and scores of the resamples (R,), from `resampled_scores`.
+        baseline: The same for the baseline, on the same resamples.
+        pred: Predictions of the network (n,) or (n, K).
+        baseline_pred: Predictions of the baseline with the same shape.
+        groups: Groups of the n clips.
+    """
+    return {
+        "scores": scores_with_intervals(*baseline),
+        "difference": differences_with_intervals(network, baseline),
+        "differing_groups": count_differing_groups(pred, baseline_pred, groups),
+        "constant_differences": constant_differences(network[1], baseline[1]),
+    }
 
 
 def score_with_interval(value: float, interval: tuple[float, float]) -> dict[str, float]:

@@ -14,10 +14,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.errors import UserError
-from etude.evaluation import bootstrap, calibration
+from etude.evaluation import bootstrap
 from etude.evaluation.bootstrap import Resamples
 from etude.evaluation.formatting import BASELINES
-from etude.evaluation.metrics import PRIMARY, classification, regression
+from etude.evaluation.means import CORRELATIONS, MEAN, mean_over_scalars
+from etude.evaluation.metrics import (
+    PRIMARY,
+    calibration_scores,
+    classification,
+    limits_of_agreement,
+    regression,
+    reliability_bins,
+    simulate_chance_error,
+)
+from etude.evaluation.predictions import encode_column
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -44,8 +54,8 @@ def compute_metrics(table: DataFrame, targets: dict[str, dict[str, Any]], seed: 
         seed: Seed of the resamples.
 
     Returns:
-        Content of metrics.json. An undefined number is None. The scores of a split are empty if fewer than two clips
-        have a true value.
+        Content of metrics.json, with the means over the scalars if there are several. An undefined number is None. The
+        scores of a split are empty if fewer than two clips have a true value.
 
     Raises:
         UserError: A column is missing, a class is not one of the target's, or a prediction is missing.
@@ -56,11 +66,13 @@ def compute_metrics(table: DataFrame, targets: dict[str, dict[str, Any]], seed: 
         splits = {split: _split_metrics(table[table["split"] == split], name, target, seed) for split in SPLITS}
         spec: dict[str, Any] = {key: target[key] for key in ("kind", "classes", "low", "high") if key in target}
         measured[name] = spec | {"note": target.get("note", ""), "primary": PRIMARY[kind], "splits": splits}
+    mean = mean_over_scalars(table, targets, SPLITS, seed)
     return {
         "version": METRICS_VERSION,
         "resamples": bootstrap.RESAMPLES,
         "level": 0.95,
         "targets": replace_non_finite(measured),
+        **({MEAN: replace_non_finite(mean)} if mean else {}),
     }
 
 
@@ -101,7 +113,7 @@ def _split_metrics(table: DataFrame, name: str, target: dict[str, Any], seed: in
         result["calibration"] = _calibration(known, name, target, true, pred, resamples, seed)
     else:
         result["agreement"] = bootstrap.scores_with_intervals(
-            *bootstrap.resampled_scores(lambda p, w: calibration.limits_of_agreement(true, p, w), pred, resamples)
+            *bootstrap.resampled_scores(lambda p, w: limits_of_agreement(true, p, w), pred, resamples)
         )
     for baseline, names in BASELINES.items():
         column = f"{name}.baseline.{baseline}"
@@ -110,14 +122,11 @@ def _split_metrics(table: DataFrame, name: str, target: dict[str, Any], seed: in
         other_pred = encode_column(known, column, target)
         other = bootstrap.resampled_scores(score, other_pred, resamples)
         if baseline == "constant" and target["kind"] == "scalar" and "fold" in known.columns:
-            for scores, correlation in product(other, ("spearman", "pearson")):
+            for scores, correlation in product(other, CORRELATIONS):
                 scores[correlation] = np.full_like(scores[correlation], np.nan)
         result["baselines"][baseline] = {
             **{"name": names[target["kind"]], **((target.get("baselines") or {}).get(baseline) or {})},
-            "scores": bootstrap.scores_with_intervals(*other),
-            "difference": bootstrap.differences_with_intervals((point, drawn), other),
-            "differing_groups": bootstrap.count_differing_groups(pred, other_pred, groups),
-            "constant_differences": bootstrap.constant_differences(drawn, other[1]),
+            **bootstrap.compare_with_baseline((point, drawn), other, pred, other_pred, groups),
         }
     return result
 
@@ -214,34 +223,14 @@ def _calibration(
         count = np.isnan(probability).any(axis=1).sum()
         raise UserError(f"{count} of {len(table)} clips have no predicted probabilities for {name}")
     numbers = bootstrap.scores_with_intervals(
-        *bootstrap.resampled_scores(
-            lambda p, w: calibration.calibration_scores(probability, true, p, w), pred, resamples
-        )
+        *bootstrap.resampled_scores(lambda p, w: calibration_scores(probability, true, p, w), pred, resamples)
     )
-    rows = calibration.reliability_bins(probability, pred)
+    rows = reliability_bins(probability, pred)
     return {
         **{m: numbers[m] for m in ("nll", "brier", "ece")},
-        "chance": calibration.simulate_chance_error(probability, pred, seed),
+        "chance": simulate_chance_error(probability, pred, seed),
         "bins": [row | {"accuracy": numbers[f"accuracy_{i}"]} for i, row in enumerate(rows)],
     }
-
-
-def encode_column(table: DataFrame, column: str, target: Mapping[str, Any]) -> np.ndarray:
-    """Return a column as class indices (n,), int64, or as numbers (n,), float64.
-
-    Raises:
-        UserError: A value is missing, or is not one of the classes.
-    """
-    values = table[column]
-    if values.isna().any():
-        raise UserError(f"{values.isna().sum()} of {len(values)} clips have no {column}; the network may have diverged")
-    if target["kind"] == "scalar":
-        return values.to_numpy(dtype=np.float64)
-    index = {name: i for i, name in enumerate(target["classes"])}
-    unknown = sorted(set(values) - set(index))
-    if unknown:
-        raise UserError(f"{column} contains {unknown}, not among the classes {target['classes']}")
-    return values.map(index).to_numpy(dtype=np.int64)
 
 
 def build_scorer(true: np.ndarray, target: Mapping[str, Any]) -> bootstrap.ResampledScore:

@@ -37,8 +37,10 @@ import numpy as np
 
 from etude.evaluation import bootstrap
 from etude.evaluation.formatting import NAMES, UNDEFINED, capitalise_first, format_count, format_interval, format_number
-from etude.evaluation.measure import build_scorer, encode_column
+from etude.evaluation.means import build_mean_scorer, encode_columns, known_values_mask
+from etude.evaluation.measure import build_scorer
 from etude.evaluation.metrics import LOWER_IS_BETTER, PRIMARY
+from etude.evaluation.predictions import encode_column
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -203,7 +205,7 @@ class ScoredRun:
 
     Args:
         title: Title of the run.
-        target: The target's entry in metrics.json.
+        target: The entry of the target or of the mean in metrics.json.
         table: Columns id, group, `{t}.true` and `{t}.pred` of the clips with a true value, sorted by id.
         clips: Hash of the clips and their true values. Runs with equal hashes are compared.
     """
@@ -227,10 +229,12 @@ def scored_run(title: str, name: str, target: Mapping[str, Any], table: DataFram
     Raises:
         KeyError, TypeError, ValueError: The table or the entry does not have the expected content.
     """
-    columns = ["id", "group", f"{name}.true", f"{name}.pred"]
-    table = table[(table["split"] == split) & table[columns[2]].notna()][columns].sort_values("id", kind="stable")
-    true_values = table.iloc[:, :3].to_csv(index=False, header=False)
-    hashed = [target["kind"], sorted(target.get("classes", [])), true_values]
+    names = sorted(target.get("targets", [name]))
+    true, pred = ([f"{name}.{kind}" for name in names] for kind in ("true", "pred"))
+    table = table[(table["split"] == split) & table[true].notna().any(axis=1)]
+    table = table[["id", "group", *true, *pred]].sort_values("id", kind="stable")
+    true_values = table[["id", "group", *true]].to_csv(index=False, header=False)
+    hashed = [target["kind"], sorted(target.get("classes", [])), names if len(names) > 1 else [], true_values]
     return ScoredRun(title, target, table, hashlib.sha256(repr(hashed).encode()).hexdigest())
 
 
@@ -296,10 +300,17 @@ def _compare_family(members: list[ScoredRun], name: str, metric: str) -> tuple[l
     group = bootstrap.encode_groups(groups)
     ungrouped = sum(map(bootstrap.is_missing, groups))
     draws = min(max(bootstrap.RESAMPLES, 100 * count), MOST_RESAMPLES, max(1, MOST_WEIGHTS // len(table)))
-    true = encode_column(table, f"{name}.true", target)
+    if names := sorted(target.get("targets", [])):
+        known = known_values_mask(table, names)
+        true = encode_columns(table, [f"{name}.true" for name in names], known)
+        preds = [encode_columns(member.table, [f"{name}.pred" for name in names], known) for member in members]
+        score = build_mean_scorer(true, known, "low" in target)
+    else:
+        true = encode_column(table, f"{name}.true", target)
+        preds = [encode_column(member.table, f"{name}.pred", target) for member in members]
+        score = build_scorer(true, target)
     resamples = bootstrap.draw_resamples(groups, draws, strata=true if label else None)
-    preds = [encode_column(member.table, f"{name}.pred", target) for member in members]
-    results = [bootstrap.resampled_scores(build_scorer(true, target), pred, resamples) for pred in preds]
+    results = [bootstrap.resampled_scores(score, pred, resamples) for pred in preds]
     compared = metric if metric in results[0][0] else PRIMARY[target["kind"]]
     pairs, p_values, mcnemar_p_values = [], [], []
     for i, j in combinations(range(len(members)), 2):

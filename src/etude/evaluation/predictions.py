@@ -1,4 +1,4 @@
-"""Table of predictions and selection of the worst errors.
+"""Table of predictions, its columns as arrays, and selection of the worst errors.
 
 The columns are:
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude.errors import UserError
 from etude.evaluation.linear_models import known_values
 
 if TYPE_CHECKING:
@@ -83,6 +84,24 @@ def constant_baseline(y_train: Iterable[Any], kind: str) -> str | float:
         return float(values.mean())
     names, counts = np.unique(values, return_counts=True)
     return str(names[counts.argmax()])
+
+
+def encode_column(table: DataFrame, column: str, target: Mapping[str, Any]) -> np.ndarray:
+    """Return a column as class indices (n,), int64, or as numbers (n,), float64.
+
+    Raises:
+        UserError: A value is missing, or is not one of the classes.
+    """
+    values = table[column]
+    if values.isna().any():
+        raise UserError(f"{values.isna().sum()} of {len(values)} clips have no {column}; the network may have diverged")
+    if target["kind"] == "scalar":
+        return values.to_numpy(dtype=np.float64)
+    index = {name: i for i, name in enumerate(target["classes"])}
+    unknown = sorted(set(values) - set(index))
+    if unknown:
+        raise UserError(f"{column} contains {unknown}, not among the classes {target['classes']}")
+    return values.map(index).to_numpy(dtype=np.int64)
 
 
 MOST_ERRORS = {"label": 10, "scalar": 6}

@@ -25,7 +25,7 @@ SPLIT_NAMES = {"test": "test", "val": "validation"}
 
 
 def summarise_scores(target: dict[str, Any], split: str = "test", disjoint: bool = False) -> tuple[str, str]:
-    """Summarise the primary score of a target and its comparison with the baselines.
+    """Summarise the primary score of a target, or of the mean over several, and its comparison with the baselines.
 
     Args:
         target: Entry of the targets in metrics.json.
@@ -48,13 +48,16 @@ def summarise_scores(target: dict[str, Any], split: str = "test", disjoint: bool
     if score["value"] is None:
         return (
             "The score is undefined.",
-            f"{metric_name} is undefined on {clips}: all true values or all predictions are equal.",
+            f"{metric_name} is undefined on {clips}: all true values or all predictions "
+            f"{'of a target ' if 'targets' in target else ''}are equal.",
         )
     claims = [_describe_correlation(score, results["groups"])] if metric == "spearman" else []
     inconclusive, evidence, errors = [], [f"{metric_name} {format_score(score)} on {clips}."], []
     for baseline in results["baselines"].values():
         # The primary score of a constant can be undefined. The errors are compared instead.
         by_error = baseline["scores"][metric]["value"] is None
+        if by_error and "mse" not in results["scores"]:  # the mean over scalars with different ranges
+            continue
         name = f"the {baseline['name']}"
         sign = -significant_sign(results, baseline, "mse") if by_error else significant_sign(results, baseline, metric)
         if baseline.get("differing_groups") == 0:
@@ -78,6 +81,31 @@ def summarise_scores(target: dict[str, Any], split: str = "test", disjoint: bool
     if inconclusive:
         claims.append(f"no significant difference from {' or from '.join(inconclusive)}")
     return capitalise_first("; ".join(claims) or "no baseline for comparison") + ".", numbers
+
+
+def describe_mean(mean: Mapping[str, Any], split: str = "test") -> str:
+    """Describe how the mean over the scalars is computed on a split, and on how many clips of each target.
+
+    Args:
+        mean: Entry `mean` of metrics.json.
+        split: test or val.
+    """
+    results, names = mean["splits"][split], mean["targets"]
+    counts = results["n_by_target"]
+    text = f"Each score is the mean of the scores of {', '.join(names[:-1])} and {names[-1]}"
+    if not results["scores"]:
+        few = ", ".join(f"{name} ({count})" for name, count in counts.items() if count < 2)
+        return f"{text}. A score requires two clips with a true value of each target: too few for {few}."
+    if set(counts.values()) == {results["n"]}:
+        text += f", each on the same {format_count(results['n'], 'clip')}."
+    else:
+        sizes = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        text += (
+            f". A clip without a true value of a target is left out of the scores of this target only: {sizes} clips."
+        )
+    if "mse" not in results["scores"]:
+        text += " Errors have no mean, because the targets have different ranges."
+    return text
 
 
 def significant_sign(results: dict[str, Any], baseline: dict[str, Any], metric: str) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude.evaluation.means import targets_and_mean
 from etude.evaluation.score_summary import count_known_groups
 from etude.reports import figures
 from etude.reports.svg import Drawing
@@ -32,7 +33,8 @@ def flatten_results(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> di
     Returns:
         Mapping with these keys. Undefined values are omitted.
 
-        - `test/<target>/<metric>`: Scores, including calibration and agreement.
+        - `test/<target>/<metric>`: Scores, including calibration and agreement. The target `mean` has the means over
+          several scalars.
         - `test/<target>/<baseline>/<metric>`: Scores of the baselines.
         - `test/<target>/over_<baseline>/<metric>`: Differences from the baselines.
         - `.../low` and `.../high`: Interval of each of these values.
@@ -42,7 +44,7 @@ def flatten_results(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> di
         - `seconds/...`: Durations.
     """
     flat: dict[str, float | None] = {}
-    for name, target in metrics["targets"].items():
+    for name, target in targets_and_mean(metrics).items():
         for split, results in target["splits"].items():
             flat |= dict(_flatten_split(f"{SPLIT_NAMES[split]}/{name}", results))
     model = record.get("model", {})
@@ -175,7 +177,7 @@ class FinishedRun:
     def figures(self) -> dict[str, bytes]:
         """Figures of the report as PNG, without curves, which trackers draw themselves."""
         targets = self.metrics["targets"]
-        drawings: dict[str, str] = {"scores": figures.forest_plot(targets)}
+        drawings: dict[str, str] = {"scores": figures.forest_plot(targets_and_mean(self.metrics))}
         for name, target in targets.items():
             if target["kind"] == "scalar":
                 drawings[f"scatter/{name}"] = figures.scatter_plot(self.predictions, name, target)

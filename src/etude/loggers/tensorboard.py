@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.evaluation.means import targets_and_mean
 from etude.loggers.base import Tracker
 from etude.loggers.finished_run import FinishedRun
 
@@ -45,7 +46,7 @@ class TensorBoard(Tracker):
             rows = metadata.astype(str).replace(r"[\t\r\n]", " ", regex=True)  # the projector reads tab-separated lines
             writer.add_embedding(z, rows.to_numpy().tolist(), tag="test", metadata_header=list(rows.columns))
         primary: dict[str, Any] = {}
-        for name, target in finished.metrics["targets"].items():
+        for name, target in targets_and_mean(finished.metrics).items():
             key = f"test/{name}/{target['primary']}"
             primary |= {key: finished.numbers[key]} if key in finished.numbers else {}
         self.inner.log_hyperparams(dict(self.config), primary)

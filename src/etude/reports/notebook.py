@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.evaluation.formatting import NAMES, format_interval, format_number
+from etude.evaluation.means import targets_and_mean
 from etude.evaluation.score_summary import count_known_groups
 from etude.reports import figures
 from etude.reports.html import load_template
@@ -34,12 +35,13 @@ class NotebookFigure(str):
 def score_table(metrics: dict[str, Any]) -> pd.DataFrame:
     """Return the scores, calibration and agreement of metrics.json, one value per row, with the columns `COLUMNS`.
 
-    Each other baseline of the run has a further column.
+    The last rows are the means over the scalars, with the target `mean`, if there are several. Each other baseline of
+    the run has a further column.
     """
     import pandas as pd
 
     rows = []
-    for name, target in metrics["targets"].items():
+    for name, target in targets_and_mean(metrics).items():
         for split, results in target["splits"].items():
             other = {**(results.get("calibration") or {}), **(results.get("agreement") or {})}
             scores = results["scores"] | {
@@ -67,7 +69,7 @@ def run_figures(metrics: dict[str, Any], table: pd.DataFrame) -> dict[str, Noteb
         metrics: Content of metrics.json.
         table: Content of predictions.parquet.
     """
-    drawings = {"scores": figures.forest_plot(metrics["targets"])}
+    drawings = {"scores": figures.forest_plot(targets_and_mean(metrics))}
     for name, target in metrics["targets"].items():
         if target["kind"] == "label":
             calibration = target["splits"]["test"].get("calibration") or {}
@@ -97,7 +99,7 @@ def summary_html(
         checkpoint_only: Whether there is only a checkpoint.
     """
     rows = []
-    for target_name, target in metrics["targets"].items() if metrics else ():
+    for target_name, target in targets_and_mean(metrics).items() if metrics else ():
         results, metric = target["splits"]["test"], target["primary"]
         score = results["scores"].get(metric)
         baselines = {role: baseline["scores"].get(metric, {}) for role, baseline in results["baselines"].items()}

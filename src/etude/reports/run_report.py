@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.evaluation import formatting
 from etude.evaluation.bootstrap import FEW_GROUPS, MIN_TEST_GROUPS
+from etude.evaluation.means import MEAN, targets_and_mean
 from etude.evaluation.metrics import LOWER_IS_BETTER
 from etude.evaluation.predictions import find_worst_errors
 from etude.evaluation.score_summary import (
@@ -22,6 +23,7 @@ from etude.evaluation.score_summary import (
     describe_clips,
     describe_copies,
     describe_earlier_training,
+    describe_mean,
     known_groups,
     list_limitations,
     significant_sign,
@@ -74,6 +76,26 @@ def target_section(
         "worst_errors": find_worst_errors(table, name, target["kind"]),
         "calibration": _calibration(name, test) if is_label else None,
         "residuals": None if is_label else _residuals(table, name, test),
+    }
+
+
+def mean_section(mean: dict[str, Any], disjoint: bool) -> dict[str, Any]:
+    """Return the content of the section of the mean over the scalars.
+
+    Args:
+        mean: Entry `mean` of metrics.json.
+        disjoint: Whether no group is in more than one split. False if groups of clips are unknown.
+    """
+    test = mean["splits"]["test"]
+    summary, evidence = summarise_scores(mean, disjoint=disjoint)
+    return {
+        "name": f"Mean of {', '.join(mean['targets'])}",
+        "summary": summary,
+        "evidence": evidence,
+        "notes": {split: describe_mean(mean, split) for split in ("test", "val")},
+        "primary_metric": f"mean {formatting.NAMES[mean['primary']]}",
+        "score": test["scores"].get(mean["primary"]),
+        "splits": {split: _split_scores(mean, split, disjoint) for split in ("test", "val")},
     }
 
 
@@ -134,7 +156,7 @@ def _split_scores(target: dict[str, Any], split: str, disjoint: bool) -> dict[st
     """Return the table of metrics of a split, with one row per metric and columns for network and baselines."""
     results = target["splits"][split]
     rows = []
-    for metric in formatting.METRIC_ORDER[target["kind"]] if results["scores"] else ():
+    for metric in (name for name in formatting.METRIC_ORDER[target["kind"]] if name in results["scores"]):
         title = formatting.NAMES[metric] + (" (= micro precision, recall, F1)" if metric == "accuracy" else "")
         is_error = metric in LOWER_IS_BETTER
         sign = -1 if is_error else 1
@@ -219,6 +241,7 @@ def write_report(run: RunFolder) -> Path:
         target_section(name, target, table, disjoint, (specs.get(name) or {}).get("train_classes"))
         for name, target in metrics["targets"].items()
     ]
+    mean = mean_section(metrics[MEAN], disjoint) if metrics.get(MEAN) else None
     model, data = record.get("model", {}), record.get("data", {})
     saved_errors = run.read_worst_errors()
     values: dict[str, Any] = {
@@ -226,8 +249,9 @@ def write_report(run: RunFolder) -> Path:
         "metrics": metrics,
         "model": model,
         "sections": sections,
+        "mean": mean,
         "limitations": list(dict.fromkeys(text for section in sections for text in section["limitations"])),
-        "forest_plot": figures.forest_plot(metrics["targets"]),
+        "forest_plot": figures.forest_plot(targets_and_mean(metrics)),
         "curves": run_figures.draw_learning_curves(
             run.read_curves(), model.get("best_epoch"), model.get("monitor") or "val/score"
         ),

@@ -61,8 +61,12 @@ TARGET = {
     **{"kind": TEXT, "classes?": [TEXT], "low?": NUMBER, "high?": NUMBER, "note?": TEXT, "baselines?": {"*": BASELINE}},
     **{"train_classes?": {"*": COUNT}},
 }
+MEAN_ENTRY = {
+    **{"targets": [TEXT], "kind": TEXT, "primary": TEXT, "low?": NUMBER, "high?": NUMBER},
+    **{"splits": dict.fromkeys(("test", "val"), SPLIT | {"n_by_target": {"*": COUNT}})},
+}
 METRICS = {
-    **{"version?": COUNT, "resamples?": COUNT, "level?": NUMBER},
+    **{"version?": COUNT, "resamples?": COUNT, "level?": NUMBER, "mean?": MEAN_ENTRY},
     **{"targets": {"*": {**TARGET, "primary": TEXT, "splits": {"test": SPLIT, "val": SPLIT}}}},
 }
 DATA = {
@@ -158,6 +162,8 @@ def metrics_fault(content: Any) -> str:
     for name, target in content["targets"].items():
         if first := target_fault(name, target):
             return first
+    mean = [("mean", content["mean"])] if "mean" in content else []
+    for name, target in [*content["targets"].items(), *mean]:
         if target["primary"] not in NAMES:
             return f"{name} has the primary metric {_format_value(target['primary'])}, which is unknown"
         size = len(target.get("classes") or ())

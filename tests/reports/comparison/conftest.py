@@ -16,7 +16,7 @@ from etude.runs.results import write_metrics
 CLASSES = ["folk", "jazz", "rock"]
 TARGETS: dict[str, Any] = {
     "genre": {"kind": "label", "classes": CLASSES, "note": ""},
-    "valence": {"kind": "scalar", "low": 0.0, "high": 1.0, "note": ""},
+    **{name: {"kind": "scalar", "low": 0.0, "high": 1.0, "note": ""} for name in ("valence", "energy", "danceability")},
 }
 GROUPS, CLIPS = 16, 96
 

@@ -30,7 +30,7 @@ def sweep(make_run, table: pd.DataFrame) -> Path:
 def test_one_row_per_run_and_target(sweep: Path) -> None:
     frame = collect(sweep)
     assert list(frame.columns) == COLUMNS
-    assert len(frame) == 4 + 4 + 1
+    assert len(frame) == 5 + 5 + 1  # four targets and the mean of the scalars
     metrics = json.loads((sweep / "1" / "metrics.json").read_text(encoding="utf-8"))
     results = metrics["targets"]["valence"]["splits"]["test"]
     row = frame[(frame["folder"] == str(sweep / "1")) & (frame["target"] == "valence")].iloc[0]
@@ -43,7 +43,7 @@ def test_one_row_per_run_and_target(sweep: Path) -> None:
 
 def test_unfinished_runs_are_listed(sweep: Path, capsys) -> None:
     frame = collect([sweep / "0", sweep / "2"])
-    assert frame["status"].tolist() == ["finished"] * 4 + ["unfinished"]
+    assert frame["status"].tolist() == ["finished"] * 5 + ["unfinished"]
     show([sweep / "0", sweep / "2"])
     show([sweep / "2"])
     out = capsys.readouterr().out
@@ -55,7 +55,7 @@ def test_best_scores_are_marked_and_csv_is_written(sweep: Path, capsys) -> None:
     assert main([str(sweep)]) == 0
     out = capsys.readouterr().out
     first, second = (next(line for line in out.splitlines() if line.startswith(f"{i} ")) for i in (0, 1))
-    assert first.count("*") == 4 and second.count("*") == 3  # equal but for valence
+    assert first.count("*") == 5 and second.count("*") == 3  # equal but for valence and the mean
     assert "linear model" in out and "undefined" in out and "\x1b" not in out
     written = pd.read_csv(sweep / "compare.csv", dtype={"name": str})
     pd.testing.assert_frame_equal(written, collect(sweep), check_dtype=False)

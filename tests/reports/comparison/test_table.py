@@ -16,10 +16,11 @@ from tests.commands import compare as main
 
 from etude.errors import UserError
 from etude.evaluation.formatting import NAMES
-from etude.reports.comparison.axes import LAYOUTS, NAMED_AXES, SCORE_AXES, CompareOptions, layout, options_from_config
+from etude.reports.comparison.axes import LAYOUTS, NAMED_AXES, CompareOptions, layout, options_from_config
 from etude.reports.comparison.compare import compare
 from etude.reports.comparison.runs import read_compared_run, run_titles
 from etude.reports.comparison.scores import collect
+from etude.reports.comparison.table import SCORE_AXES
 
 LABEL = {
     "accuracy": sk.accuracy_score,

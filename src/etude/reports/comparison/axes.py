@@ -13,15 +13,12 @@ from etude.config.renamed import renamed_key
 from etude.config.stored import flatten
 from etude.errors import UserError
 from etude.evaluation.formatting import METRIC_ORDER, NAMES
-from etude.reports.comparison.runs import ComparedRun, printable
-from etude.reports.comparison.table import Labels
+from etude.evaluation.means import mean_name
+from etude.reports.comparison.runs import ComparedRun, nested_value, printable
+from etude.reports.comparison.table import REPEAT_AXES, SCORE_AXES, Labels
 
 SPLITS = ("test", "val")
 FORMATS, LAYOUT_NAMES = ("csv", "md", "tex", "html"), ("runs", "classes", "metrics", "settings")
-SCORE_AXES = ("target", "metric", "class")
-"""Axes along which one run has several scores."""
-REPEAT_AXES = ("seed", "fold", "data.split.seed")
-"""Axes of random variation. Runs that differ only along these axes repeat one experiment."""
 IGNORED_KEYS = (
     *("name", "outputs", "resume", "sweep", "compile", "shortcut_baseline", "choices", "callbacks.progress", "logger"),
     "data.packs",
@@ -219,7 +216,7 @@ def differing_axes(runs: Sequence[ComparedRun], maximum: int = 4) -> list[str]:
     by_values = defaultdict(list)
     for run in runs:
         values = tuple(axis_value(run, axis) for axis in NAMED_AXES if axis not in REPEAT_AXES)
-        by_values[values].append(flatten(run.config) | {"transfer.init_from": _source_run(run)})
+        by_values[values].append(flatten(run.config) | {"transfer.init_from": run.source})
     keys: dict[str, None] = {}
     for configs in by_values.values():
         all_keys = dict.fromkeys(key for config in configs for key in config)
@@ -227,11 +224,15 @@ def differing_axes(runs: Sequence[ComparedRun], maximum: int = 4) -> list[str]:
     return named + list(keys)[:maximum]
 
 
-def settings_key(run: ComparedRun) -> str:
-    """Return the settings of a run as text, without seeds, names and paths."""
-    config = flatten(run.config) | {"transfer.init_from": _source_run(run)}
-    values = sorted((key, repr(value)) for key, value in config.items() if _changes_scores(key))
-    return repr([values, *(reader(run) for axis, reader in NAMED_AXES.items() if axis != "seed")])
+def settings_key(run: ComparedRun, left_out: str = "seed") -> str:
+    """Return the settings of a run as text, without seeds in the config, names, paths and one axis."""
+    config = flatten(run.config) | {"transfer.init_from": run.source}
+    values = sorted(
+        (key, repr(value))
+        for key, value in config.items()
+        if _changes_scores(key) and not key.startswith(f"{left_out}.")
+    )
+    return repr([values, *(reader(run) for axis, reader in NAMED_AXES.items() if axis != left_out)])
 
 
 def equal_values(first: str, second: str) -> bool:
@@ -244,26 +245,19 @@ def equal_values(first: str, second: str) -> bool:
 
 def _group_option(group: str) -> Callable[[ComparedRun], Any]:
     """Return a function that reads the option of a config group from the record, or from an unfinished run's config."""
-    return lambda run: _get_nested(run.record, "model", group) or _get_nested(run.config, "choices", group)
+    return lambda run: nested_value(run.record, "model", group) or nested_value(run.config, "choices", group)
 
 
 def _transfer(run: ComparedRun) -> str:
-    return _get_nested(run.config, "transfer", "train") or "none"
-
-
-def _source_run(run: ComparedRun) -> str:
-    """Return the source run of a run, without the seed in its name. In a sweep, seed 1 starts from `<run>_seed1`."""
-    components = PurePath(str(_get_nested(run.config, "transfer", "init_from") or "")).parts
-    suffix = f"_seed{run.config.get('seed')}"
-    return str(PurePath(*(component.removesuffix(suffix) for component in components))) if components else ""
+    return nested_value(run.config, "transfer", "train") or "none"
 
 
 def _pretrained(run: ComparedRun) -> str:
     """Return the source of the initial weights, such as another run, a file, imagenet or random."""
-    if source := _source_run(run):
+    if source := run.source:
         path = PurePath(source)
         return f"from {path.parent.parent.name if path.suffix == '.ckpt' else path.name}"
-    weights = _get_nested(run.config, "backbone", "weights")
+    weights = nested_value(run.config, "backbone", "weights")
     return PurePath(str(weights)).name if weights else "random"
 
 
@@ -272,12 +266,12 @@ def _method(run: ComparedRun) -> str:
 
     For example, it is `reproduction` for `reproduction/table1/lstm_mel`.
     """
-    group, slash, _ = str(_get_nested(run.config, "choices", "experiment") or "").partition("/")
+    group, slash, _ = str(nested_value(run.config, "choices", "experiment") or "").partition("/")
     return group if slash else ""
 
 
 def _setting(run: ComparedRun) -> str:
-    targets = run.metrics or _get_nested(run.config, "task", "targets") or ()
+    targets = run.metrics or nested_value(run.config, "task", "targets") or ()
     return "single-task" if len(targets) == 1 else "multitask"
 
 
@@ -290,7 +284,7 @@ NAMED_AXES: dict[str, Callable[[ComparedRun], Any]] = {
     "setting": _setting,
     "transfer": _transfer,
     "pretrained": _pretrained,
-    "data": lambda run: run.data.get("name") or _get_nested(run.config, "choices", "data"),
+    "data": lambda run: run.data.get("name") or nested_value(run.config, "choices", "data"),
     "seed": lambda run: run.record.get("seed", run.config.get("seed")),
     "fold": lambda run: run.fold,
 }
@@ -326,7 +320,11 @@ def _first_match(run_values: Sequence[str], allowed: Sequence[str]) -> int:
 
 
 def _filter_values(run: ComparedRun, axis: str) -> list[str]:
-    return list(run.metrics) if axis == "target" else [axis_value(run, axis)]
+    """Return the values of a run on an axis. A run with one scalar can be part of a mean over several runs."""
+    if axis != "target":
+        return [axis_value(run, axis)]
+    scalars = [target for target in run.metrics.values() if target["kind"] == "scalar"]
+    return [*run.metrics, *([mean_name(run.metrics)] if run.mean or len(scalars) == len(run.metrics) == 1 else [])]
 
 
 def _is_fold_of(fold: ComparedRun, pooled: ComparedRun) -> bool:
@@ -341,10 +339,3 @@ def _changes_scores(key: str) -> bool:
     """Return whether a config key can change the scores by more than random variation."""
     ignored = (*IGNORED_KEYS, *REPEAT_AXES, "data.split.fold", "_target_")
     return not any(key == name or key.startswith(f"{name}.") or key.endswith(f".{name}") for name in ignored)
-
-
-def _get_nested(mapping: Any, *keys: str) -> Any:
-    """Return a value of nested mappings, or None if a key is missing."""
-    for key in keys:
-        mapping = mapping.get(key) if isinstance(mapping, dict) else None
-    return mapping

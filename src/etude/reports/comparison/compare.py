@@ -12,26 +12,24 @@ from typing import TYPE_CHECKING, Any
 from etude.config.stored import flatten
 from etude.errors import UserError
 from etude.evaluation.formatting import NAMES, format_count, format_duration
+from etude.evaluation.means import MEAN
 from etude.evaluation.paired_tests import Pair, compare_pairs
 from etude.evaluation.score_summary import SPLIT_NAMES, count_trained_clips
 from etude.files import ownership
 from etude.files.atomic import write_text
 from etude.reports.comparison.axes import (
-    REPEAT_AXES,
     CompareOptions,
     axis_value,
-    differing_axes,
     layout,
     merge_folds,
     select_runs,
-    settings_key,
 )
 from etude.reports.comparison.page import render_page, split_title
 from etude.reports.comparison.pivot import pivot, table_notes
 from etude.reports.comparison.pooling import pool_folds, score_repeats
-from etude.reports.comparison.runs import ComparedRun, printable, run_titles, scored_targets
-from etude.reports.comparison.scores import identical_runs, read_runs, score_frame
-from etude.reports.comparison.table import Labels, Table
+from etude.reports.comparison.runs import ComparedRun, mean_titles, printable, run_titles, scored_targets
+from etude.reports.comparison.scores import find_repetitions, read_runs, score_frame, single_task_means
+from etude.reports.comparison.table import REPEAT_AXES, Labels, Table
 from etude.reports.comparison.text import Comparison, print_comparison, test_lines, to_latex, to_markdown
 from etude.runs.folder import find_runs
 
@@ -105,9 +103,11 @@ def compare_runs(runs: Sequence[ComparedRun], options: CompareOptions | None = N
     names = run_titles(shown)
     rows, cols, metrics = layout(shown, options)
     axes = (*rows, *cols)
-    all_scores = _filter_targets(score_frame(selected, options.split, metrics, "class" in axes), options)
-    frame = all_scores[all_scores["folder"].isin({str(run.folder) for run in shown})]
     repeated, repeat_remarks = find_repetitions(shown, names)
+    combined, mean_remarks = _combined_means([run for run in shown if run.folder not in repeated], options, axes)
+    scored = [*selected, *combined]
+    all_scores = _filter_targets(score_frame(scored, options.split, metrics, "class" in axes), options)
+    frame = all_scores[all_scores["folder"].isin({str(run.folder) for run in shown})]
     once = frame[~frame["folder"].isin({str(folder) for folder in repeated})]
     if frame["metric"].isna().all() and any(run.metrics for run in shown):
         argument = f"--metric {','.join(metrics)}" if metrics else f"--split {options.split}"
@@ -120,7 +120,7 @@ def compare_runs(runs: Sequence[ComparedRun], options: CompareOptions | None = N
         means.title = f"{split_title(shown, options.split)}: means over runs with the same settings"
         tables.append(means)
     for table in tables:
-        table.notes = table_notes(table, shown, tests)
+        table.notes = [*_notes_on_target_means(table, scored), *table_notes(table, shown, tests)]
         if "run" in table.row_axes:
             times = {names[run.folder]: format_duration(run.seconds) for run in shown if run.seconds}
             i = table.row_axes.index("run")
@@ -136,11 +136,11 @@ def compare_runs(runs: Sequence[ComparedRun], options: CompareOptions | None = N
     excluded = repeated | set(optimistic)
     tested = [run for run in shown if run.status == "finished" and run.folder not in excluded] if tests else []
     metric = options.metrics[0] if len(options.metrics) == 1 else ""
-    pairs, test_remarks = compare_pairs(scored_targets(tested, names, options.split), metric)
+    pairs, test_remarks = compare_pairs(scored_targets(tested, names, options.split, mean_titles(scored)), metric)
     pairs = [pair for pair in pairs if pair.target in set(frame["target"])]
     remarks += _remarks_on_collections(pairs, shown, names) + _remarks_on_changed_data(shown, names)
     return Comparison(options, shown, names, all_scores, tables, pairs,
-                      [*remarks, *optimistic.values(), *repeat_remarks, *test_remarks])  # fmt: skip
+                      [*remarks, *optimistic.values(), *repeat_remarks, *mean_remarks, *test_remarks])  # fmt: skip
 
 
 def runs_scored_on_training_clips(
@@ -164,41 +164,6 @@ def runs_scored_on_training_clips(
                 "the scores are optimistic; the run is left out of paired tests."
             )
     return remarks
-
-
-def find_repetitions(runs: Sequence[ComparedRun], names: Mapping[Path, str]) -> tuple[set[Path], list[str]]:
-    """Return the folders of runs that repeat an earlier run, and remarks on runs with identical predictions.
-
-    Runs with equal settings and identical predictions are one observation. Their number would make a standard deviation
-    too small. If only their seeds differ, the seeds had no effect.
-
-    Args:
-        runs: Runs in any state.
-        names: Titles of the runs by folder.
-    """
-    repeated: set[Path] = set()
-    remarks = []
-    for identical in identical_runs(runs):
-        by_settings: dict[str, list[ComparedRun]] = defaultdict(list)
-        for run in identical:
-            by_settings[settings_key(run)].append(run)
-        for same in by_settings.values():
-            if len(same) > 1:
-                repeated |= {run.folder for run in same[1:]}
-                varied = [axis for axis in REPEAT_AXES if len({axis_value(run, axis) for run in same}) > 1]
-                reason = f"although they differ in {' and '.join(varied)}" if varied else "and equal settings and seeds"
-                remarks.append(
-                    f"{', '.join(names[run.folder] for run in same)}: identical predictions {reason}, so they are one "
-                    f"observation; means and paired tests use only {names[same[0].folder]}."
-                )
-        if len(by_settings) > 1:
-            firsts = [same[0] for same in by_settings.values()]
-            varied = differing_axes(firsts) or ["their settings"]
-            remarks.append(
-                f"{', '.join(names[run.folder] for run in firsts)}: identical predictions although they differ in "
-                f"{' and '.join(varied)}."
-            )
-    return repeated, remarks
 
 
 def comparison_values(comparison: Comparison) -> dict[str, Any]:
@@ -232,7 +197,37 @@ def write_comparison(comparison: Comparison) -> list[Path]:
 def _filter_targets(frame: DataFrame, options: CompareOptions) -> DataFrame:
     """Return the scores of the targets that pass the filters."""
     targets = options.where.get("target")
-    return frame[frame["target"].isin(targets)] if targets else frame
+    if not targets:
+        return frame
+    means = frame["target"].astype(str).str.startswith(f"{MEAN} of ") if MEAN in targets else False
+    return frame[frame["target"].isin(targets) | means]
+
+
+def _combined_means(
+    runs: Sequence[ComparedRun], options: CompareOptions, axes: Labels
+) -> tuple[list[ComparedRun], list[str]]:
+    """Return the means over the targets of several single-task runs, and remarks, unless an axis separates the runs."""
+    targets = options.where.get("target", ("mean",))
+    separate = any(axis in ("run", "class", "task", "name") or axis.startswith(("task.", "choices.")) for axis in axes)
+    wanted = not separate and any(target.startswith(MEAN) for target in targets)
+    return single_task_means(runs, options.split) if wanted else ([], [])
+
+
+def _notes_on_target_means(table: Table, runs: Sequence[ComparedRun]) -> list[str]:
+    """Return a note for each mean over scalars in a table."""
+    notes = []
+    shown = {cell.measure[0] for cell in table.cells.values() if cell.folders}
+    for title in dict.fromkeys(title for title in mean_titles(runs).values() if title in shown):
+        means = [run for run in runs if run.mean and mean_titles(runs)[run.folder] == title]
+        targets = means[0].mean["targets"]
+        note = f"{title}: mean of the scores of {', '.join(targets[:-1])} and {targets[-1]}."
+        if any(not run.metrics for run in means):
+            note += (
+                f" For single-task runs, it is computed from the predictions of {len(targets)} runs, one for each "
+                "target, with the same seed and otherwise equal settings."
+            )
+        notes.append(note)
+    return notes
 
 
 def _split_into_tables(frame: DataFrame, runs: Sequence[ComparedRun], axes: Labels) -> Iterator[tuple[str, DataFrame]]:
@@ -241,7 +236,8 @@ def _split_into_tables(frame: DataFrame, runs: Sequence[ComparedRun], axes: Labe
     There is a table per target if targets are not an axis. If metrics are an axis, there is a table per kind of target,
     because labels and scalars have different metrics.
     """
-    kinds = {name: target["kind"] for run in runs for name, target in run.metrics.items()}
+    kinds = dict.fromkeys(frame["target"].dropna(), "scalar")  # means are scalars
+    kinds |= {name: target["kind"] for run in runs for name, target in run.metrics.items() if name in kinds}
     without_target = frame["target"].isna()
     if "target" not in axes:
         for name in frame["target"].dropna().unique():

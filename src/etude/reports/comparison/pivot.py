@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from etude.evaluation.formatting import NAMES, format_count
 from etude.evaluation.metrics import LOWER_IS_BETTER
 from etude.evaluation.score_summary import describe_few_groups
-from etude.reports.comparison.axes import REPEAT_AXES, SCORE_AXES, axis_value, differing_axes
-from etude.reports.comparison.runs import ComparedRun
+from etude.reports.comparison.axes import axis_value, differing_axes
+from etude.reports.comparison.runs import ComparedRun, training_settings
 from etude.reports.comparison.scores import finite_or_none
-from etude.reports.comparison.table import Cell, Labels, Table
+from etude.reports.comparison.table import REPEAT_AXES, SCORE_AXES, Cell, Labels, Table, difference_notes
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -70,8 +70,9 @@ def pivot(
         [labels for labels in dict.fromkeys(position[side] for position in baselines) if labels not in sides[side]]
         for side in (0, 1)
     ]
+    cells |= baselines
     return Table(
-        "", rows, sides[0] + added[0], sides[1] + added[1], cells | baselines, baselines={*added[0], *added[1]}
+        "", rows, sides[0] + added[0], sides[1] + added[1], cells, baselines={*added[0], *added[1]}, col_axes=cols
     )
 
 
@@ -133,6 +134,7 @@ def table_notes(table: Table, runs: Sequence[ComparedRun], tests: bool = True) -
         notes.append("Runs with an undefined score, such as that of constant predictions, are left out of its mean.")
     notes += _split_notes(cells, [by_folder[f] for f in dict.fromkeys(f for cell in cells for f in cell.folders)])
     shown = [by_folder[folder] for cell in cells for folder in cell.folders]
+    notes += difference_notes(table, {str(run.folder): training_settings(run) for run in shown})
     if any(run.shares_groups for run in shown) and not all(run.shares_groups for run in shown):
         notes.append(
             "Some runs have groups, such as artists, in both training and test. Their scores also measure memorised "

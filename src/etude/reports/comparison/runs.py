@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 from typing import Any
 
+from etude.evaluation.means import MEAN, mean_name
 from etude.evaluation.measure import METRICS_VERSION
 from etude.evaluation.paired_tests import ScoredRun, ScoredTarget, scored_run
+from etude.reports.comparison.table import Labels
 from etude.runs.folder import RunFolder
 from etude.runs.readers import CHANGED, is_unchanged, read_mapping
 
@@ -36,6 +38,7 @@ class ComparedRun:
         record: Content of record.json. Empty if it is missing.
         config: Content of config.yaml. Empty if it is missing.
         metrics: Targets of metrics.json. Empty unless the run is finished.
+        mean: Means of metrics.json over the scalar targets. Empty for fewer than two scalars.
     """
 
     files: RunFolder
@@ -44,6 +47,7 @@ class ComparedRun:
     record: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    mean: dict[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -84,6 +88,13 @@ class ComparedRun:
         return f"{self.scored_on.rpartition('/')[0]}/{clips}" if clips else self.scored_on
 
     @property
+    def source(self) -> str:
+        """Run of the initial weights, or "". A sweep adds the seed to its name (`<run>_seed1`), which is removed."""
+        components = PurePath(str(nested_value(self.config, "transfer", "init_from") or "")).parts
+        suffix = f"_seed{self.config.get('seed')}"
+        return str(PurePath(*(component.removesuffix(suffix) for component in components))) if components else ""
+
+    @property
     def shares_groups(self) -> bool:
         """Whether known groups, such as artists, are in both training and test. The scores are then optimistic."""
         return self.data.get("disjoint") is False and self.data.get("groups_known") != "none"
@@ -121,31 +132,38 @@ def read_compared_run(folder: Path) -> ComparedRun:
         faults.append(f"a trial run (debug={record['trial']}), whose scores are not meaningful.")
     if missing := [key for key in RECORD_KEYS if key not in record]:
         faults.append(f"{files.record_path.name} has no {', '.join(missing)}; an older version may have written it.")
-    run = ComparedRun(files, "finished", " ".join(faults), record, config, targets)
+    mean = metrics[MEAN] if _is_usable(metrics.get(MEAN)) and metrics[MEAN].get("targets") else {}
+    if not mean and sum(target["kind"] == "scalar" for target in targets.values()) > 1:
+        faults.append("Its scores have no mean over the scalars, because they are from an older version: etude report.")
+    run = ComparedRun(files, "finished", " ".join(faults), record, config, targets, mean)
     if "?" in run.scored_on:
         faults.append("The data and split of its scores are unknown, so no run is marked as the best on its targets.")
-        run = ComparedRun(files, "finished", " ".join(faults), record, config, targets)
+        run = replace(run, remark=" ".join(faults))
     return run
 
 
 def scored_targets(
-    runs: Sequence[ComparedRun], names: Mapping[Path, str], split: str = "test"
+    runs: Sequence[ComparedRun], names: Mapping[Path, str], split: str = "test", means: Mapping[Path, str] | None = None
 ) -> Iterator[ScoredTarget]:
-    """Yield each target with the predictions of all runs that have this target, for paired tests.
+    """Yield each target, and the mean over scalars, with the predictions of all runs that have it, for paired tests.
 
     Args:
         runs: Runs. Unfinished runs have no targets.
         names: Titles of the runs by folder.
         split: test or val.
+        means: Titles of the means by folder. None means those of `mean_titles`.
     """
-    for name in dict.fromkeys(name for run in runs for name in run.metrics):
+    means = mean_titles(runs) if means is None else means
+    entries = {run.folder: run.metrics | ({means[run.folder]: run.mean} if run.mean else {}) for run in runs}
+    for name in dict.fromkeys(name for of_run in entries.values() for name in of_run):
         scored: list[ScoredRun] = []
         remarks: list[str] = []
-        for run in (run for run in runs if name in run.metrics):
-            title = names[run.folder]
+        for run in (run for run in runs if name in entries[run.folder]):
+            title, target = names[run.folder], entries[run.folder][name]
             try:
-                table = run.files.read_columns(["id", "group", f"{name}.true", f"{name}.pred", "split"])
-                scored.append(scored_run(title, name, run.metrics[name], table, split))
+                columns = [f"{value}.{kind}" for value in target.get("targets", [name]) for kind in ("true", "pred")]
+                table = run.files.read_columns(["id", "group", *columns, "split"])
+                scored.append(scored_run(title, name, target, table, split))
             except (OSError, ValueError, KeyError, TypeError) as error:
                 path = run.files.predictions_path
                 remarks.append(f"{title}: {path.name} cannot be used for paired tests: {_first_line(error)}.")
@@ -162,9 +180,60 @@ def run_titles(runs: list[ComparedRun]) -> dict[Path, str]:
     return {folder: printable(folder) if name in still_repeated else name for folder, name in named.items()}
 
 
+def training_settings(run: ComparedRun) -> dict[str, tuple[str, Labels]]:
+    """Return settings that can explain a difference between runs although no axis of a table shows them.
+
+    Returns:
+        Value of each setting as text, and the axes that show this setting. `data.split` includes `data.split.seed`.
+    """
+    data, config = run.data, run.config
+    crop = nested_value(config, "data", "crop")
+    if isinstance(crop, dict):
+        beats = nested_value(config, "feature", "sync") == "beat"
+        crop = f"{crop.get('beats')} beats" if beats else f"{crop.get('seconds')} s"
+    stopping = nested_value(config, "callbacks", "early_stopping")
+    patience = nested_value(stopping, "patience") or (config.get("patience") if stopping else "no early stopping")
+    collection = " ".join(str(value)[:12] for value in (data.get("name"), data.get("labels")) if value)
+    values: dict[str, tuple[Any, Labels]] = {
+        "data.batch_size": (nested_value(config, "data", "batch_size"), ()),
+        "trainer.accumulate_grad_batches": (nested_value(config, "trainer", "accumulate_grad_batches"), ()),
+        "data.crop": (crop or "whole clips", ()),
+        "data.eval_crops": (nested_value(config, "data", "eval_crops") or "whole clips", ()),
+        "trainer.max_epochs": (nested_value(config, "trainer", "max_epochs"), ()),
+        "patience": (patience, ("callbacks.early_stopping",)),
+        "optim.lr": (nested_value(config, "optim", "lr"), ()),
+        "data": (collection, ()),
+        "hash of the audio or frames": (str(data.get("hash") or "")[:8], ("data", "feature")),
+        "hash of the split": (str(data.get("split_hash") or "")[:8], ("data", "fold", "data.split")),
+        "training clips": (nested_value(data, "splits", "train", "clips"), ("data", "fold", "data.split")),
+    }
+    return {
+        name: ("unknown" if value in (None, "") else printable(value), (name, *axes))
+        for name, (value, axes) in values.items()
+    }
+
+
+def mean_titles(runs: Sequence[ComparedRun]) -> dict[Path, str]:
+    """Return the title of the mean over scalars of each run that has one, by folder.
+
+    The title is `mean`. Means over different targets are not comparable, so their titles contain the targets.
+    """
+    means = {run.folder: run.mean["targets"] for run in runs if run.mean}
+    equal = len({tuple(sorted(targets)) for targets in means.values()}) < 2
+    name = mean_name({target: None for run in runs for target in run.metrics})
+    return {folder: name if equal else f"{name} of {', '.join(sorted(targets))}" for folder, targets in means.items()}
+
+
 def printable(value: object) -> str:
     """Return a value as text in one line, with a replacement character for each terminal control character."""
     return "".join(c if c.isprintable() else "�" for c in str(value))
+
+
+def nested_value(mapping: Any, *keys: str) -> Any:
+    """Return a value of nested mappings, or None if a key is missing."""
+    for key in keys:
+        mapping = mapping.get(key) if isinstance(mapping, dict) else None
+    return mapping
 
 
 def mapping_or_empty(value: Any) -> dict[str, Any]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.evaluation.means import mean_over_scalars
+from etude.evaluation.measure import replace_non_finite
 from etude.evaluation.metrics import PRIMARY
 from etude.evaluation.score_summary import are_groups_unknown, count_known_groups
-from etude.reports.comparison.axes import NAMED_AXES, REPEAT_AXES, axis_value, settings_key
-from etude.reports.comparison.runs import ComparedRun, read_compared_run
+from etude.reports.comparison.axes import NAMED_AXES, axis_value, differing_axes, settings_key
+from etude.reports.comparison.runs import ComparedRun, mapping_or_empty, mean_titles, printable, read_compared_run
+from etude.reports.comparison.table import REPEAT_AXES
 from etude.runs.folder import find_runs
 
 if TYPE_CHECKING:
@@ -39,7 +43,8 @@ def collect(folders: str | Path | Sequence[str | Path], split: str = "test") -> 
     Returns:
         A row per run and target with the columns COLUMNS. They contain the primary metric of the target, its value and
         interval, the scores of the baselines, the numbers of clips, of groups, and of clips with an unknown group, and
-        the duration of the run in seconds. The constant is the majority class or the training mean. `linear` is the
+        the duration of the run in seconds. A run with several scalars has a further row of the target `mean`, with the
+        means of their scores. The constant is the majority class or the training mean. `linear` is the
         baseline of runs of earlier versions. A run without scores has one row with its status.
     """
     return score_frame(read_runs(folders), split)
@@ -67,12 +72,13 @@ def score_frame(
 
     rows: list[dict[str, Any]] = []
     shared: dict[str, Any]
+    titles = mean_titles(runs)
     for run in runs:
         shared = {axis: value for axis, reader in NAMED_AXES.items() if (value := reader(run)) not in (None, "")}
         shared |= {"name": run.name, "folder": str(run.folder), "status": run.status, "split": split}
         if run.status == "finished":
             shared |= {"seconds": run.seconds, "scored_on": run.scored_clips(split)}
-        run_rows = [shared | row for row in _score_rows(run, split, metrics, classes)]
+        run_rows = [shared | row for row in _score_rows(run, titles, split, metrics, classes)]
         rows += run_rows or [shared]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -98,6 +104,41 @@ def identical_runs(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
         if key := _predictions_key(run):
             by_predictions[key].append(run)
     return [same for same in by_predictions.values() if len(same) > 1]
+
+
+def find_repetitions(runs: Sequence[ComparedRun], names: Mapping[Path, str]) -> tuple[set[Path], list[str]]:
+    """Return the folders of runs that repeat an earlier run, and remarks on runs with identical predictions.
+
+    Runs with equal settings and identical predictions are one observation. Their number would make a standard deviation
+    too small. If only their seeds differ, the seeds had no effect.
+
+    Args:
+        runs: Runs in any state.
+        names: Titles of the runs by folder.
+    """
+    repeated: set[Path] = set()
+    remarks = []
+    for identical in identical_runs(runs):
+        by_settings: dict[str, list[ComparedRun]] = defaultdict(list)
+        for run in identical:
+            by_settings[settings_key(run)].append(run)
+        for same in by_settings.values():
+            if len(same) > 1:
+                repeated |= {run.folder for run in same[1:]}
+                varied = [axis for axis in REPEAT_AXES if len({axis_value(run, axis) for run in same}) > 1]
+                reason = f"although they differ in {' and '.join(varied)}" if varied else "and equal settings and seeds"
+                remarks.append(
+                    f"{', '.join(names[run.folder] for run in same)}: identical predictions {reason}, so they are one "
+                    f"observation; means and paired tests use only {names[same[0].folder]}."
+                )
+        if len(by_settings) > 1:
+            firsts = [same[0] for same in by_settings.values()]
+            varied = differing_axes(firsts) or ["their settings"]
+            remarks.append(
+                f"{', '.join(names[run.folder] for run in firsts)}: identical predictions although they differ in "
+                f"{' and '.join(varied)}."
+            )
+    return repeated, remarks
 
 
 def _predictions_key(run: ComparedRun) -> str:
@@ -139,9 +180,72 @@ def best_and_worst_runs(runs: Sequence[ComparedRun], target: str) -> list[Compar
     return list({run.folder: run for run in selected}.values())
 
 
-def _score_rows(run: ComparedRun, split: str, metrics: Sequence[str], classes: bool) -> Iterator[dict[str, Any]]:
+def single_task_means(runs: Sequence[ComparedRun], split: str) -> tuple[list[ComparedRun], list[str]]:
+    """Compute the means over scalars that were predicted by several runs with one target each.
+
+    The scores are computed from the predictions of all these runs, as for one run with several targets.
+
+    Args:
+        runs: Runs in any state. Runs with one scalar are combined if they differ only in their task.
+        split: test or val.
+
+    Returns:
+        A run without targets for each mean, with the folder and the axes of the first of the combined runs; and remarks
+        about runs that cannot be combined.
+    """
+    by_settings: dict[str, list[ComparedRun]] = defaultdict(list)
+    for run in runs:
+        if [target["kind"] for target in run.metrics.values()] == ["scalar"]:
+            by_settings[repr((settings_key(run, "task"), axis_value(run, "data.split.seed")))].append(run)
+    means, remarks = [], []
+    for members in by_settings.values():
+        by_target = {next(iter(run.metrics)): run for run in members}
+        if len(by_target) < 2:
+            continue
+        try:
+            if len(by_target) < len(members):
+                raise ValueError("several of them have the same target, settings and seed")
+            clips = {run.scored_clips(split) for run in members}
+            if len(clips) > 1 or "?" in "".join(clips):
+                raise ValueError("they were scored on different or unknown clips")
+            means.append(_combine_runs(by_target, split))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            names = ", ".join(run.name for run in members)
+            remarks.append(f"{names}: there is no mean over their targets, because {printable(error).rstrip('.')}.")
+    return means, remarks
+
+
+def _combine_runs(by_target: dict[str, ComparedRun], split: str) -> ComparedRun:
+    """Return a run whose only scores are the means over the targets of several runs with the same clips."""
+    import pandas as pd
+
+    tables, targets = [], {}
+    for name, run in by_target.items():
+        entry = run.metrics[name]
+        targets[name] = entry | mapping_or_empty(mapping_or_empty(run.record.get("targets")).get(name))
+        baselines = [f"{name}.baseline.{key}" for key in entry["splits"][split]["baselines"]]
+        columns = ["id", "group", "split", f"{name}.true", f"{name}.pred", *baselines]
+        table = run.files.read_columns(columns)
+        table = table[table["split"] == split]
+        repeat = table.groupby("id").cumcount()  # the validation clips of pooled folds are repeated
+        tables.append(table.assign(repeat=repeat).set_index(["id", "repeat"]))
+    shared = pd.concat([table[["group", "split"]] for table in tables])
+    combined = pd.concat([table.drop(columns=["group", "split"]) for table in tables], axis=1)
+    combined = combined.join(shared[~shared.index.duplicated()]).reset_index()
+    first = next(iter(by_target.values()))
+    if first.pooled:
+        combined["fold"] = 0
+    mean = dict(replace_non_finite(mean_over_scalars(combined, targets, (split,))))
+    seconds = [run.seconds for run in by_target.values() if run.seconds is not None]
+    record = first.record | {"name": " + ".join(run.name for run in by_target.values())}
+    return replace(first, record=record | {"seconds": {"total": sum(seconds)}}, metrics={}, mean=mean)
+
+
+def _score_rows(
+    run: ComparedRun, titles: Mapping[Path, str], split: str, metrics: Sequence[str], classes: bool
+) -> Iterator[dict[str, Any]]:
     """Yield a dictionary for each table row of a run, with the values that depend on target, class or metric."""
-    for name, target in run.metrics.items():
+    for name, target in {**run.metrics, **({titles[run.folder]: run.mean} if run.mean else {})}.items():
         results = target["splits"].get(split, {})
         counts = {"target": name, "n": results.get("n"), "ungrouped": results.get("ungrouped")}
         counts["groups"] = count_known_groups(results) if "groups" in results and "n" in results else None

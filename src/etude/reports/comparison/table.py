@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from statistics import fmean, stdev
 
 from etude.evaluation.formatting import UNDEFINED, format_count, format_interval, format_number
 from etude.evaluation.metrics import LOWER_IS_BETTER
 
 Labels = tuple[str, ...]
+SCORE_AXES = ("target", "metric", "class")
+"""Axes along which one run has several scores."""
+REPEAT_AXES = ("seed", "fold", "data.split.seed")
+"""Axes of random variation. Runs that differ only along these axes repeat one experiment."""
+MOST_LISTED_LABELS = 4
+"""Maximum number of labels that are listed for one value of a setting."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,7 @@ class Table:
         baselines: Rows and columns that are baselines.
         text_column: Title of an additional last column of text, and its text by row.
         notes: Sentences below the table.
+        col_axes: Axes in columns.
     """
 
     title: str
@@ -111,6 +121,7 @@ class Table:
     baselines: set[Labels] = field(default_factory=set)
     text_column: tuple[str, dict[Labels, str]] = ("", {})
     notes: list[str] = field(default_factory=list)
+    col_axes: Labels = ()
 
     def clip_counts(self) -> tuple[str, dict[Labels, str], bool]:
         """Return the number of clips n for the whole table, or per column or row, or mark it as different in each cell.
@@ -171,3 +182,85 @@ class Table:
     def has_best(self) -> bool:
         """Return whether a cell is marked as the best."""
         return any(cell.best for cell in self.cells.values())
+
+
+Settings = Mapping[str, tuple[str, Labels]]
+"""Values of settings as text, and the axes that show each setting."""
+
+
+def difference_notes(table: Table, settings: Mapping[str, Settings]) -> list[str]:
+    """Return notes on the settings in which runs of one target differ although no axis of the table shows them.
+
+    Args:
+        table: A table.
+        settings: Settings of the runs by folder.
+    """
+    all_axes = (*table.row_axes, *table.col_axes)
+    by_target: dict[str, list[tuple[dict[str, str], Settings]]] = defaultdict(list)
+    for (row, col), cell in table.cells.items():
+        labels = dict(zip(all_axes, (*row, *col), strict=True))
+        for folder in cell.folders:
+            by_target[cell.measure[0]].append((labels, settings[folder]))
+    targets: dict[str, list[str]] = defaultdict(list)
+    for target, runs in by_target.items():
+        axes = [axis for axis in all_axes if axis not in (*SCORE_AXES, *REPEAT_AXES)]
+        axes = sorted((axis for axis in axes if len({labels[axis] for labels, _ in runs}) > 1), key="run".__eq__)
+        texts = []
+        for name in runs[0][1]:
+            shown = [shown for _, values in runs for shown in values[name][1]]
+            if any(axis == key or ("." in key and axis.startswith(f"{key}.")) for axis in all_axes for key in shown):
+                continue
+            if text := _describe_values([(labels, values[name][0]) for labels, values in runs], axes):
+                texts.append(f"{name} {text}")
+        shown_axes = ", ".join(axis for axis in axes if axis != "run")
+        head = f"Runs differ in more than {shown_axes}" if shown_axes else "Runs differ in other settings"
+        if texts:
+            targets[f"{head}: {'; '.join(texts)}."].append(target)
+    everywhere = len(targets) == 1 and len(next(iter(targets.values()))) == len(by_target)
+    return [
+        note if everywhere else f"{', '.join(names)}: {note[0].lower()}{note[1:]}" for note, names in targets.items()
+    ]
+
+
+def _describe_values(runs: Sequence[tuple[Mapping[str, str], str]], axes: Sequence[str]) -> str:
+    """Return each value of a setting with the labels of its runs, such as "32 (lstm), 8 (cnn, ast)".
+
+    The labels are those of the fewest axes that determine the values. The result is "" if the values do not differ
+    between labels.
+
+    Args:
+        runs: Labels by axis, and value of the setting.
+        axes: Axes on which the runs differ.
+    """
+    values = _values_by_label(runs, axes)
+    if len(set(values.values())) < 2:
+        return ""
+    for count in range(1, len(axes)):
+        for some in combinations(axes, count):
+            if all(values[tuple(labels[axis] for axis in axes)] == of_some[tuple(labels[axis] for axis in some)]
+                   for of_some in [_values_by_label(runs, some)] for labels, _ in runs):  # fmt: skip
+                return _join_values(_values_by_label(runs, some))
+    return _join_values(values)
+
+
+def _values_by_label(
+    runs: Sequence[tuple[Mapping[str, str], str]], axes: Sequence[str]
+) -> dict[Labels, frozenset[str]]:
+    """Return the set of values of a setting by the labels of some axes."""
+    sets: dict[Labels, set[str]] = defaultdict(set)
+    for labels, value in runs:
+        sets[tuple(labels[axis] for axis in axes)].add(value)
+    return {labels: frozenset(values) for labels, values in sets.items()}
+
+
+def _join_values(values: Mapping[Labels, frozenset[str]]) -> str:
+    """Return values with their labels as text."""
+    by_value: dict[str, list[str]] = defaultdict(list)
+    for labels, of_labels in values.items():
+        by_value[" or ".join(sorted(of_labels))].append(" ".join(labels))
+    texts = []
+    for value, names in by_value.items():
+        rest = len(names) - MOST_LISTED_LABELS
+        listed = ", ".join(names[:MOST_LISTED_LABELS]) + (f" and {rest} more" if rest > 0 else "")
+        texts.append(f"{value} ({listed})")
+    return ", ".join(texts)

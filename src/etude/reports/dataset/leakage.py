@@ -21,7 +21,8 @@ from etude.data.partition import SPLITS
 from etude.data.splits import group_codes
 from etude.evaluation import bootstrap
 from etude.evaluation.linear_models import Candidate, inner_folds, out_of_fold_predictions
-from etude.evaluation.measure import build_scorer, encode_column, replace_non_finite
+from etude.evaluation.measure import build_scorer, replace_non_finite
+from etude.evaluation.predictions import encode_column
 from etude.files.progress import track
 from etude.reports.clip_frames import ClipFile
 
