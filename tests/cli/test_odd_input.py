@@ -14,8 +14,8 @@ from etude.cli import app, compare, report
 from etude.cli.app import main
 from etude.cli.runner import CommandResult, ParsedCommand, guard_command
 from etude.config.renamed import renamed_command_option
+from etude.data.audio_files import find_audio_files
 from etude.errors import UserError
-from etude.inference.inputs import find_audio_files
 
 
 @pytest.mark.parametrize(

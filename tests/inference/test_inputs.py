@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from etude.data.audio_files import find_audio_files
 from etude.errors import UserError
-from etude.inference.inputs import find_audio_files
 
 
 def test_folders_are_searched_and_paths_in_lists_are_relative_to_the_list(audio_folder: Path, tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ from etude.audio.formats import DecodeError
 from etude.audio.frontend import FrontEnd
 from etude.audio.log_mel import LogMelChroma
 from etude.config import instantiate
+from etude.data import audio_files
 from etude.data.readers import SILENT
 from etude.data.sources import demo
 from etude.errors import UserError
 from etude.export.formats import PredictFunction
 from etude.export.graph import EMBEDDING, Graph
-from etude.inference import inputs
 from etude.inference.model import Model
 from etude.inference.windows import Window, WindowPlan
 from etude.reports.clip_frames import clip_files
@@ -96,7 +96,7 @@ def find_audio_files(run: RunFolder | None, named: list[str]) -> tuple[list[Path
         UserError: A file does not exist.
     """
     if named:
-        return inputs.find_audio_files(named), "user-provided clips"
+        return audio_files.find_audio_files(named), "user-provided clips"
     if run is not None and (paths := _files_of_run(run)):
         return paths, "clips of the run's data"
     return [Path(path) for path in demo.collection().table["path"]], "Étude's demo clips"

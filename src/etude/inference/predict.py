@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from etude.data import workers
-from etude.data.audio_files import as_text
+from etude.data.audio_files import as_text, find_audio_files
 from etude.errors import UserError
 from etude.files import os_errors, ownership
 from etude.files.journal import Journal, file_stamp, read_lines
 from etude.files.lock import Lock
 from etude.files.progress import track
-from etude.inference import engine, figure, inputs, page, tables
+from etude.inference import engine, figure, page, tables
 from etude.inference.engine import FilePrediction
 from etude.inference.model import Model, PredictionRow
 from etude.inference.windows import DEFAULT_SECONDS, WindowPlan
@@ -89,7 +89,7 @@ def predict_files(options: PredictOptions, command: str = "", return_rows: bool 
     """
     if not options.run.exists():
         raise UserError(f"{options.run}: there is no such run folder or checkpoint")
-    files = inputs.find_audio_files(options.inputs)
+    files = find_audio_files(options.inputs)
     workers.prepare_workers(len(files), options.workers)
     checkpoint = find_weights(options.run)
     folder = options.out or (options.run if options.run.is_dir() else options.run.parent) / PREDICT

@@ -11,12 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from etude.data.audio_files import as_text
+from etude.data.audio_files import as_text, find_audio_files
 from etude.errors import UserError
 from etude.evaluation.formatting import format_number
 from etude.files.atomic import open_file, remove, replace
 from etude.files.ownership import draft_path, record
-from etude.inference import engine, inputs
+from etude.inference import engine
 from etude.inference.engine import FilePrediction
 from etude.inference.figure import format_clock
 from etude.inference.model import Model, PredictionColumns, PredictionRow
@@ -69,7 +69,7 @@ def predict_tables(
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         if value is not None and value < 1:
             raise UserError(f"{name}={value}: must be a whole number of at least 1")
-    files = inputs.find_audio_files([paths] if isinstance(paths, str | Path) else paths)
+    files = find_audio_files([paths] if isinstance(paths, str | Path) else paths)
     results = engine.predict(model, files, model.plan(window, overlap), batch_size, workers)
     return Predictions(*_data_frames(results, model.columns), model.columns)
 
