@@ -126,13 +126,12 @@ def find_verdict(content: dict[str, Any], config: dict[str, Any], log: DataFrame
     if wrong:
         named = ", ".join(_describe_error(clip) for clip in wrong[:MOST_NAMED])
         more = f" and {len(wrong) - MOST_NAMED} more predictions" if len(wrong) > MOST_NAMED else ""
-        sentence = (
-            f"The network did not learn {n_wrong} of {format_count(n, 'clip')}: {named}{more}. {change}: {nearly}."
-        )
+        conclusion = f"The network did not learn {n_wrong} of {format_count(n, 'clip')}: {named}{more}."
     elif is_low:
-        sentence = f"The network learned all {format_count(n, 'clip')}. {change}: {nearly}."
+        conclusion = f"The network learned all {format_count(n, 'clip')}."
     else:
-        sentence = f"The network predicts all {format_count(n, 'clip')} correctly. {change}: {nearly}."
+        conclusion = f"The network predicts all {format_count(n, 'clip')} correctly."
+    sentence = f"{conclusion} {change}, which is {nearly}."
     passed = is_low and not wrong
     return Verdict(passed, sentence, [] if passed else _list_checks(config, log, bool(wrong)), limit)
 
@@ -220,8 +219,8 @@ def draw_predictions(name: str, spec: dict[str, Any], entries: list[dict[str, An
 
 
 def _shorten(text: str, n_max: int) -> str:
-    """Return a text of at most `n_max` characters."""
-    return text if len(text) <= n_max else text[: n_max - 1] + "…"
+    """Return a text of at most `n_max` characters, without its middle, because ids often differ at their ends."""
+    return text if len(text) <= n_max else f"{text[: n_max // 2 - 1]}…{text[-(n_max - n_max // 2) :]}"
 
 
 def _tolerance(spec: dict[str, Any]) -> float:

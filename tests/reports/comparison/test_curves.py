@@ -33,7 +33,8 @@ def sweep(
     sweep = tmp_path_factory.mktemp("curves") / "sweep"
     table = make_table().drop(columns=[name for name in make_table() if name.startswith("valence")])
     for name, backbone, seed in (("a", "lstm", 0), ("b", "lstm", 1), ("c", "cnn", 0), ("d", "cnn", 1)):
-        config = {"choices": {"backbone": backbone}, "trainer": {"max_epochs": 9}}
+        choices = {"backbone": backbone, "feature": "x", "head": "x", "task": "x"}
+        config = {"choices": choices, "trainer": {"max_epochs": 9}}
         write_run(sweep / name, table, config, backbone=backbone, seed=seed, name=name)
     write_curves(sweep / "a", [1.0, 0.8, 0.6], [0.2, 0.5, 0.4])
     write_curves(sweep / "b", [1.1, 0.9, 0.7], [0.1, 0.2, 0.3])
@@ -53,8 +54,8 @@ def test_comparison_writes_page_of_curves_with_all_states(sweep: Path, tmp_path:
     assert paths[-1] == tmp_path / "curves.html" and 'href="curves.html"' in (tmp_path / "compare.html").read_text()
     page = DatasetPage(paths[-1].read_text("utf-8"))
     rows = {row[0]: row[3:] for row in page.tables["Epochs of each run"][1:]}
-    assert rows["a"] == ["val/score", "2", "0.50", "3", "0.40", "finished"]
-    assert rows["b"] == ["val/score", "3", "0.30", "–", "–", "finished"]
+    assert rows["a"] == ["val/score", "2", "0.500", "3", "0.400", "finished"]
+    assert rows["b"] == ["val/score", "3", "0.300", "–", "–", "finished"]
     assert rows["c"][-1] == "Diverged: values are not finite from epoch 2."
     assert rows["running"][-1] == "Not finished: 2 of 9 epochs." and rows["running"][3] == "–"
     assert "d: there is no curves.csv." in page.text

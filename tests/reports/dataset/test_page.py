@@ -43,6 +43,18 @@ def test_classes_before_merging_are_counted(explored: Explored, home: Path) -> N
     rows = page.tables["genre: clips of each class before merging"][1:]
     assert {name: int(count) for name, count in rows} == before
     assert "Before merging" in page.text and "After merging" in page.text
+    merged = {"metal": "loud", "electronic": "loud", "orchestral": "calm"}
+    assert facts["labels"]["genre"]["merged_into"] == merged
+
+
+def test_example_figures_show_two_clips_with_and_without_beats(explored: Explored) -> None:
+    page, _, folder = explored
+    names = ["figure-1-mel.png", "figure-2-beat-mel.png", "figure-3-chroma.png", "figure-4-beat-chroma.png"]
+    for number, name in enumerate(names, 1):
+        assert f"Figure {number}." in page.text and f"File: {name}." in page.text
+        assert (folder / name).stat().st_size > 5000
+    ids = [str(attrs.get("id")) for _, attrs in page.tags]
+    assert ids.count("examples") == 1 and len([name for name in ids if re.fullmatch(r"figure-\d", name)]) == 4
 
 
 def test_scalar_statistics_match_numpy_and_scipy(explored: Explored, truth: pd.DataFrame) -> None:
