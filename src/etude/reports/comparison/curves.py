@@ -16,7 +16,7 @@ from typing import Any
 from etude.evaluation.formatting import NAMES, capitalise_first, format_count, format_number, format_sentence
 from etude.reports.charts import MARKERS, Panel, Range, log_ticks, marker_path, padded_range
 from etude.reports.comparison.axes import axis_value, differing_axes, settings_key
-from etude.reports.comparison.runs import ComparedRun, mapping_or_empty, run_titles
+from etude.reports.comparison.runs import TRIALS_WITHOUT_SCORES, ComparedRun, mapping_or_empty, run_titles
 from etude.reports.html import load_template
 
 CURVES_PAGE = "curves.html"
@@ -178,7 +178,10 @@ def _describe_run(run: ComparedRun, title: str, setting: int, values: dict[str, 
         states.append(f"diverged: values are not finite from epoch {curves.diverged}")
     elif run.status == "failed":
         states.append(run.remark)
-    if run.status in ("unfinished", "interrupted"):
+    trial = mapping_or_empty(run.config.get("choices")).get("debug")
+    if run.status == "unfinished" and trial in TRIALS_WITHOUT_SCORES:
+        states.append(run.remark)
+    elif run.status in ("unfinished", "interrupted"):
         word = "not finished" if run.status == "unfinished" else "interrupted"
         states.append(f"{word}: {curves.last_epoch} of {epochs} epochs" if epochs else word)
     return replace(curves, state=" ".join(format_sentence(state) for state in states))
@@ -291,6 +294,7 @@ def _draw_line(axes: _Axes, panel: Panel, run: RunCurves, name: str, wide: bool)
 
 
 def _last(values: Mapping[int, float]) -> float:
+    """Return the value of the last epoch."""
     return values[max(values)]
 
 
