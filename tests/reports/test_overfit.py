@@ -36,7 +36,9 @@ def run(tmp_path: Path) -> RunFolder:
     """Run folder with the config and the falling loss of an overfitting run."""
     config = {"name": "overfit_joint", "optim": {"lr": 0.001}, "trainer": {"max_epochs": 30}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    log = pd.DataFrame({"epoch": range(5, 35, 5), "train/loss": 0.5, "val/loss": [0.7, 0.6, 0.5, 0.4, 0.2, 0.01]})
+    log = pd.DataFrame({"epoch": range(5, 35, 5), "train/loss": [0.7, 0.6, 0.5, 0.4, 0.2, 0.1]}).assign(
+        **{"val/loss": 0.5}
+    )
     log.to_csv(tmp_path / "curves.csv", index=False)
     return RunFolder(tmp_path)
 
@@ -52,8 +54,10 @@ def test_verdict_states_loss_and_clips_that_are_not_learned(run: RunFolder) -> N
     assert failed.checks[0].startswith("The loss still fell in the last quarter of the epochs.")
     low = find_verdict(content(0.01, last_tempo=99.0), {}, run.read_curves())  # a tenth of the range is 20
     assert not low.passed and "b (tempo: 99.0 instead of 120)" in low.sentence
-    flat = find_verdict(content(0.5), {"optim": {"lr": 0.1}}, run.read_curves().assign(**{"val/loss": 0.5}))
+    flat = find_verdict(content(0.5), {"optim": {"lr": 0.1}}, run.read_curves().assign(**{"train/loss": 0.5}))
     assert "predicts all 2 clips correctly" in flat.sentence and "optim.lr=0.1" in flat.checks[0]
+    lagging = find_verdict(content(0.5), {}, run.read_curves().assign(**{"train/loss": 0.01}))
+    assert lagging.checks[0].startswith("The training loss is nearly zero, so training and evaluation")
     threshold = {"callbacks": {"early_stopping": {"stopping_threshold": 0.3}}}
     assert find_verdict(content(0.2), threshold, run.read_curves()).passed
 
