@@ -58,8 +58,7 @@ def test_verdict_states_loss_and_clips_that_are_not_learned(run: RunFolder) -> N
     assert "predicts all 2 clips correctly" in flat.sentence and "optim.lr=0.1" in flat.checks[0]
     lagging = find_verdict(content(0.5), {}, run.read_curves().assign(**{"train/loss": 0.01}))
     assert lagging.checks[0].startswith("The training loss is nearly zero, so training and evaluation")
-    threshold = {"callbacks": {"early_stopping": {"stopping_threshold": 0.3}}}
-    assert find_verdict(content(0.2), threshold, run.read_curves()).passed
+    assert find_verdict(content(0.2) | {"threshold": 0.3}, {}, run.read_curves()).passed
 
 
 def test_page_shows_first_and_last_predictions_and_is_rebuilt_by_report(run: RunFolder) -> None:

@@ -114,8 +114,7 @@ def find_verdict(content: dict[str, Any], config: dict[str, Any], log: DataFrame
         log: Content of curves.csv.
     """
     first, last = (float(content[key]["losses"]["val/loss"]) for key in ("first", "last"))
-    stopping = (config.get("callbacks") or {}).get("early_stopping") or {}
-    limit = max(NEAR_ZERO * first, float(stopping.get("stopping_threshold") or 0.0))
+    limit = max(NEAR_ZERO * first, float(content.get("threshold") or 0.0))
     clips = content["clips"]
     wrong = [clip for clip in clips if not is_learned(clip, content["targets"][clip["target"]])]
     n, n_wrong = len({clip["id"] for clip in clips}), len({clip["id"] for clip in wrong})

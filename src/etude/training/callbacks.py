@@ -99,9 +99,11 @@ class OverfitPredictions(Callback):
         last: Result of the last validation.
         rows: Rows of the clips in the pack (n,).
         true: True values (n,) by target.
+        threshold: Validation loss below which training ends early. It is 0 if there is none.
     """
 
     def __init__(self) -> None:
+        self.threshold = 0.0
         self.first: dict[str, Any] = {}
         self.last: dict[str, Any] = {}
         self.rows = torch.empty(0, dtype=torch.int64)
@@ -118,6 +120,8 @@ class OverfitPredictions(Callback):
             "predicted": {name: t.predict(table[f"out.{name}"]) for name, t in learner.task.targets.items()},
         }
         self.first = self.first or self.last
+        stopping = [callback for callback in trainer.early_stopping_callbacks if callback.monitor == "val/loss"]
+        self.threshold = max((float(callback.stopping_threshold or 0.0) for callback in stopping), default=0.0)
         self.rows, self.true = table["row"], {name: table[f"y.{name}"] for name in learner.task.targets}
 
     def describe(self, ids: Sequence[str], specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -128,9 +132,9 @@ class OverfitPredictions(Callback):
             specs: Kind of each target, with the classes of a label or the range of a scalar.
 
         Returns:
-            `first` and `last` with `epoch` and `losses`, the `targets`, and `clips`: an entry for each target of each
-            clip that has a true value, with `id`, `target`, `true`, and the predictions `first` and `last`. Labels also
-            have the probabilities of the true class, `first_probability` and `last_probability`.
+            `first` and `last` with `epoch` and `losses`, the `threshold`, the `targets`, and `clips`: an entry for each
+            target of each clip that has a true value, with `id`, `target`, `true`, and the predictions `first` and
+            `last`. Labels also have the probabilities of the true class, `first_probability` and `last_probability`.
         """
         validations = {"first": self.first, "last": self.last}
         clips: list[dict[str, Any]] = []
@@ -147,7 +151,7 @@ class OverfitPredictions(Callback):
                     clips.append(entry | {f"{k}_probability": float(output[value]) for k, output in outputs.items()})
         return {
             **{key: {k: v for k, v in kept.items() if k != "predicted"} for key, kept in validations.items()},
-            **{"targets": {name: dict(specs[name]) for name in self.true}, "clips": clips},
+            **{"threshold": self.threshold, "targets": {name: dict(specs[name]) for name in self.true}, "clips": clips},
         }
 
 
