@@ -108,13 +108,13 @@ def example_figures(folder: Path, clips: Sequence[ShownClip], front: FrontEnd, l
             for clip in clips
             if sync in clip.view.frames
         ]
-        reasons = list(dict.fromkeys(clip.view.reasons[sync] for clip in clips if sync in clip.view.reasons))
+        reason = next((clip.view.reasons[sync] for clip in clips if sync in clip.view.reasons), "")
         path = folder / f"figure-{number}-{'beat-' if sync == 'beat' else ''}{kind}.png"
         svgs = spectrogram.draw_examples(views, front, key, path, limits, EXAMPLE_COLUMNS) if views else []
         caption = EXAMPLE_CAPTIONS[key] if front.reads_sound or front.n_chroma else "Frames"
         hop = f" ({1000 * front.hop_length / front.rate:.0f} ms)" if sync == "none" and front.reads_sound else ""
         entry = {"caption": caption + hop, "has_beats": any(view.beats is not None for _, view in views)}
-        result.append(entry | {"number": number, "svgs": svgs, "file": path.name, "reason": " ".join(reasons)})
+        result.append(entry | {"number": number, "svgs": svgs, "file": path.name, "reason": reason})
     return result
 
 
