@@ -15,7 +15,7 @@ from typing import Any
 
 from etude.evaluation.formatting import NAMES, capitalise_first, format_count, format_number, format_sentence
 from etude.reports.charts import MARKERS, Panel, Range, log_ticks, marker_path, padded_range
-from etude.reports.comparison.axes import axis_value, differing_axes, settings_key
+from etude.reports.comparison.axes import NAMED_AXES, axis_value, differing_axes, settings_key
 from etude.reports.comparison.runs import TRIALS_WITHOUT_SCORES, ComparedRun, mapping_or_empty, run_titles
 from etude.reports.html import load_template
 
@@ -25,6 +25,7 @@ MOST_RUNS = 60
 MAX_MARKERS = 30  # points of a line; a longer line has none
 LOG_RATIO = 8  # losses over a wider range have a logarithmic axis
 REDUNDANT_AXES = ("setting", "method")  # derived from the task and the experiment
+MAX_KEYS = 2  # config keys in the label of a setting
 LOSSES = ("train/loss", "val/loss")
 TITLES = {"train/loss": "training loss", "val/loss": "validation loss"}
 
@@ -114,15 +115,23 @@ def _group_by_setting(runs: Iterable[ComparedRun]) -> dict[str, list[ComparedRun
 
 
 def _setting_labels(settings: Sequence[Sequence[ComparedRun]]) -> list[str]:
-    """Return a label of each setting with the values of the axes on which the settings differ."""
+    """Return a label of each setting, with the named axes that differ, and config keys if these axes are equal."""
     firsts = [runs[0] for runs in settings]
-    axes = [axis for axis in differing_axes(firsts) if axis not in REDUNDANT_AXES]
-    axes = axes or ["backbone", "feature", "task"]
-    labels = []
-    for run in firsts:
-        values = [(axis, axis_value(run, axis)) for axis in axes]
-        labels.append(" · ".join(f"{axis}={value}" if "." in axis else value for axis, value in values if value != "–"))
+    named = [axis for axis in differing_axes(firsts) if axis in NAMED_AXES and axis not in REDUNDANT_AXES]
+    named = named or ["backbone", "feature", "task"]
+    labels = [_join_values(run, named) for run in firsts]
+    for label in set(labels):
+        same = [i for i, other in enumerate(labels) if other == label]
+        keys = [axis for axis in differing_axes([firsts[i] for i in same], MAX_KEYS) if axis not in NAMED_AXES]
+        for i in same if len(same) > 1 else ():
+            labels[i] = _join_values(firsts[i], [*named, *keys])
     return [label or f"setting {i}" for i, label in enumerate(labels, 1)]
+
+
+def _join_values(run: ComparedRun, axes: Iterable[str]) -> str:
+    """Return the known values of a run on some axes as text. A config key is written with its name."""
+    values = [(axis, axis_value(run, axis)) for axis in axes]
+    return " · ".join(value if axis in NAMED_AXES else f"{axis}={value}" for axis, value in values if value != "–")
 
 
 def _read_values(run: ComparedRun) -> tuple[dict[str, dict[int, float]], str]:
@@ -231,10 +240,10 @@ def _draw_quantity(title: str, names: tuple[str, ...], runs: Sequence[RunCurves]
     for name in names:
         members = [run for run in runs if name in run.values]
         if members:
-            heading = TITLES.get(name) if len(runs[0].targets) < 2 or names == LOSSES else None
-            heading = capitalise_first((heading or title) + ("" if names == LOSSES else ", validation"))
+            heading = f"{TITLES[name]}{title.removeprefix('loss')}" if names == LOSSES else f"{title}, validation"
+            heading = capitalise_first(heading)
             description = f"{heading} of {format_count(len(members), 'run')} by epoch; the table lists the runs."
-            panel = axes.panel(description, f"{heading.split(',')[0]} ({unit})", (500, 290))
+            panel = axes.panel(description, f"{heading} ({unit})", (500, 290))
             for run in members:
                 _draw_line(axes, panel, run, name, wide=True)
             overlays.append((heading, panel.svg()))
