@@ -21,6 +21,7 @@ from tests.browsing import launch_chromium
 from tests.skip_summary import pytest_terminal_summary  # noqa: F401  # pytest calls it at the end of a test run
 
 from etude.config.compose import conf_dir
+from etude.system.distributed import experiment_name
 
 torch.set_num_threads(1)
 # otherwise numba's first parallel function sets torch to one busy-waiting thread for each core
@@ -44,6 +45,7 @@ frames(audio, LogMelChroma(chroma="cqt"))
 librosa.effects.hpss(audio)
 """
 
+OmegaConf.register_new_resolver("experiment_name", experiment_name, replace=True)  # commands do this at their start
 # a run sets these values itself
 CHOICES = "choices={data: d, feature: f, backbone: b, head: h, task: t, experiment: null, debug: null}"
 

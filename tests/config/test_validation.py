@@ -39,7 +39,7 @@ def with_required_values(node: Any) -> Any:
 @pytest.mark.parametrize("option", ["seed=0", *OPTIONS])
 def test_every_option_is_valid(config: Compose, option: str) -> None:
     # in a sweep, Hydra sets these values
-    values = ["sweep={reproduction_ast: a, improved_ast: b}"] if option.startswith("sweep=reproduction_") else []
+    values = ["sweep={reproduction_ast: a, improved_ast: b}"] if option.startswith(("sweep=reproduction", "sweep=improved")) else []
     assert config_errors(with_required_values(config(option, *values))) == []
 
 

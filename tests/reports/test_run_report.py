@@ -206,3 +206,11 @@ def test_fitted_baselines_are_described_and_old_ones_keep_their_name(make_run, t
     results = metrics["targets"]["genre"]["splits"]["test"]["baselines"]
     assert list(results) == ["constant", "linear"] and results["linear"]["name"] == "linear model on mel statistics"
     assert "Network minus linear" in page.text and "fitted in" not in page.text
+
+
+def test_scores_without_intervals_are_described_as_such(make_run, table: pd.DataFrame) -> None:
+    """A split with one group per class cannot be resampled, so its table has no brackets."""
+    single = table.assign(group="artist of " + table["genre.true"].astype(str))
+    page, metrics = build_report(make_run("one-group-per-class", single))
+    assert metrics["targets"]["genre"]["splits"]["test"]["scores"]["macro_f1"]["low"] is None
+    assert "Scores have no confidence intervals, because the clips cannot be resampled." in page.text

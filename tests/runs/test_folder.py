@@ -71,6 +71,9 @@ def test_run_and_weights_are_located(tmp_path: Path) -> None:
         UserError, match=r"run: has no checkpoint in checkpoints/; a trial run \(debug=\.\.\.\) does not keep"
     ):
         find_weights(run.path)
+    run.record_path.write_text('{"targets": {}, "data": {"pooled": ["0", "1"]}}')
+    with pytest.raises(UserError, match="run: has the pooled predictions of several runs and no network; name one run"):
+        find_weights(run.path)
     run.last_path.touch()
     assert find_weights(run.path) == run.checkpoint == run.last_path
     run.best_path.touch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -83,6 +84,47 @@ def test_tables_separate_settings_and_average_over_seeds_only(
     assert "improved" not in step9  # it has no AST
     assert "Different settings" not in genre + step9
     assert set(pd.read_csv(sweep / "genre.csv")["name"]) == {"reproduction_ast", "improved_lstm"}
+
+
+PUBLISHED = {"source": "report, table 9", "data": "patreco", "columns": ["network", "rho"], "rows": [["AST", ".526"]]}
+PAGE = {
+    "name": "report",
+    "title": "All tables",
+    "sections": {
+        "step9": {"title": "Step 9: transfer <b>", "text": "From genre.", "published": PUBLISHED},
+        "genre": {"title": "Table 1: genre"},
+        "nothing": {"title": "Table 2: CNN"},
+    },
+}
+
+
+def test_page_contains_all_tables_in_order_with_intervals_times_and_missing_tables(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    end(SweepTable(OmegaConf.create(TABLES), page=OmegaConf.create(PAGE)), sweep)
+    assert capsys.readouterr().out.splitlines()[-1] == str(sweep / "report.html")
+    html = (sweep / "report.html").read_text()
+    titles = re.findall(r"<h2[^>]*>([^<]*)</h2>", html)
+    assert titles == ["Table 1: genre", "Step 9: transfer &lt;b&gt;", "old", "Table 2: CNN", "Runs", "Interpretation"]
+    assert "4 of 5 runs finished" in html
+    assert "This table is left out: --where backbone=cnn: no run has this value" in html
+    assert "failed: it fell over" in re.sub(r"<[^>]+>", "", html)
+    assert "1.00 ± 0.00" in html
+    assert "majority class / training mean" in html
+    assert "report, table 9" not in html  # the runs have other data
+    for run in sweep.glob("*_seed[01]/config.yaml"):
+        config = json.loads(run.read_text())
+        config["choices"]["data"] = "patreco"
+        run.write_text(json.dumps(config))
+    end(SweepTable(OmegaConf.create(TABLES), page=OmegaConf.create(PAGE)), sweep)
+    assert "Published: report, table 9" in (sweep / "report.html").read_text()
+
+
+def test_page_that_is_not_ours_is_kept(sweep: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (sweep / "report.html").write_text("mine")
+    end(SweepTable(page=PAGE), sweep)
+    assert "page of the sweep: left out: " in caplog.text
+    assert (sweep / "report.html").read_text() == "mine"
 
 
 def test_comparison_that_cannot_be_written_has_an_error_message(

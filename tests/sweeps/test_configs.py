@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -52,44 +51,53 @@ def test_experiments_of_a_sweep_exist_and_its_tables_are_valid(sweep: str, compo
         assert options.rows and options.cols and options.metrics and options.where
 
 
-def test_sweep_of_the_reproduction_has_all_experiments_of_its_parts() -> None:
-    files = {
-        path.relative_to(HOME).with_suffix("").as_posix() for kind in KINDS for path in (HOME / kind).rglob("*.yaml")
-    }
+@pytest.mark.parametrize(("kind", "runs"), [("reproduction", 24), ("improved", 23)])
+def test_sweep_of_a_method_has_all_experiments_of_its_parts(kind: str, runs: int) -> None:
+    files = {path.relative_to(HOME).with_suffix("").as_posix() for path in (HOME / kind).rglob("*.yaml")}
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        composed = {name: compose("train", overrides=[f"sweep={name}"], return_hydra_config=True) for name in SWEEPS}
-    names = experiments(composed["reproduction"])
-    assert set(names) == {name for name in files if "/base/" not in name} - {"reproduction/step7/digits"}
-    parts = [name for name in SWEEPS if name.startswith("reproduction_") and name != "reproduction"]
+        composed = {
+            name: compose("train", overrides=[f"sweep={name}"], return_hydra_config=True)
+            for name in SWEEPS
+            if name.startswith(kind)
+        }
+    names = experiments(composed[kind])
+    assert len(names) == runs
+    assert set(names) == {name for name in files if "/base/" not in name}
+    parts = [name for name in composed if name != kind]
+    assert parts == [f"{kind}_{part}" for part in ("step9", "table1", "table2", "table3")]
     assert set(names) == {name for part in parts for name in experiments(composed[part])}
-    tables = {name: dict(composed[name].hydra.callbacks.table.tables) for name in [*parts, "reproduction"]}
-    assert tables["reproduction"] == {name: table for part in parts for name, table in tables[part].items()}
-    assert composed["reproduction"].hydra.callbacks.table.maps == "genre"
+    tables = {name: dict(composed[name].hydra.callbacks.table.tables) for name in composed}
+    assert tables[kind] == {name: table for part in parts for name, table in tables[part].items()}
+    assert composed[kind].hydra.callbacks.table.maps == "genre"
 
 
-@pytest.mark.parametrize("sweep", ["reproduction_step9", "reproduction"])
-def test_transfer_starts_from_the_genre_ast_of_its_sweep_seed_and_kind(sweep: str, compose_sweep: Any) -> None:
-    composed = compose_sweep(f"sweep={sweep}")
-    names, seeds = experiments(composed), composed.hydra.sweeper.params.seed.split(",")
-    assert len(seeds) == 3
-    for kind, target in product(KINDS, ("valence", "energy", "danceability")):
-        name = f"{kind}/step9/transfer_{target}"
-        assert names.index(f"{kind}/step7/ast") < names.index(name)  # so that consecutive jobs find its weights
-    for kind, seed in zip(KINDS, ("1", "2"), strict=True):
-        source = compose_sweep(f"sweep={sweep}", f"experiment={kind}/step7/ast", f"seed={seed}")
-        folder = Path(source.hydra.sweep.dir, source.hydra.sweep.subdir)
-        transfer = compose_sweep(f"sweep={sweep}", f"experiment={kind}/step9/transfer_energy", f"seed={seed}")
-        assert folder == Path("there", f"{kind}_ast_seed{seed}") == Path(transfer.transfer.init_from)
-        imagenet = compose_sweep(f"sweep={sweep}", f"experiment={kind}/step9/imagenet_energy", f"seed={seed}")
-        assert imagenet.transfer.init_from is None
-        # both arms are scored on the same clips; the reproduction scores all, as the student report did
-        assert imagenet.data.leave_out == (str(folder) if kind == "improved" else None)
-        assert transfer.transfer.overlap == ("drop" if kind == "improved" else "allow")
-        assert OmegaConf.to_container(transfer.backbone) == OmegaConf.to_container(source.backbone)
+@pytest.mark.parametrize("debug", [[], ["debug=fast"]])
+@pytest.mark.parametrize(("kind", "seed"), [("reproduction", "1"), ("improved", "2")])
+def test_transfer_starts_from_the_genre_ast_of_its_sweep_and_seed(
+    kind: str, seed: str, debug: list[str], compose_sweep: Any
+) -> None:
+    for sweep in (f"{kind}_step9", kind):
+        composed = compose_sweep(f"sweep={sweep}")
+        names, seeds = experiments(composed), composed.hydra.sweeper.params.seed.split(",")
+        assert len(seeds) == 3
+        for target in ("valence", "energy", "danceability"):
+            name = f"{kind}/step9/transfer_{target}"
+            assert names.index(f"{kind}/step7/ast") < names.index(name)  # so that consecutive jobs find its weights
+    options = (f"sweep={kind}", f"seed={seed}", *debug)
+    source = compose_sweep(*options, f"experiment={kind}/step7/ast")
+    folder = Path(source.hydra.sweep.dir, source.hydra.sweep.subdir)
+    transfer = compose_sweep(*options, f"experiment={kind}/step9/transfer_energy")
+    assert folder == Path("there", f"{kind}_ast_seed{seed}") == Path(transfer.transfer.init_from)
+    imagenet = compose_sweep(*options, f"experiment={kind}/step9/imagenet_energy")
+    assert imagenet.transfer.init_from is None
+    # both arms are scored on the same clips; the reproduction scores all, as the student report did
+    assert imagenet.data.leave_out == (str(folder) if kind == "improved" else None)
+    assert transfer.transfer.overlap == ("drop" if kind == "improved" else "allow")
+    assert OmegaConf.to_container(transfer.backbone) == OmegaConf.to_container(source.backbone)
 
 
-def test_all_jobs_of_the_reproduction_have_different_folders() -> None:
-    """The folder of a job is its name and seed, and the name is made of the kind and the file of the experiment."""
+def test_all_runs_of_both_methods_have_different_names() -> None:
+    """The folder of a run outside a sweep is its name, which is made of the kind and the file of the experiment."""
     paths = [path.relative_to(HOME) for kind in KINDS for path in (HOME / kind).rglob("*.yaml")]
     names = [f"{path.parts[0]}_{path.stem}" for path in paths if path.parent.name != "base"]
     assert len(set(names)) == len(names)

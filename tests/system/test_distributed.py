@@ -12,6 +12,7 @@ from etude.errors import UserError
 from etude.experiment import start
 from etude.system.distributed import (
     dated_folders,
+    experiment_name,
     folder_name,
     is_rank_zero,
     process_count,
@@ -32,6 +33,11 @@ def set_environment(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
         monkeypatch.delenv(name, raising=False)
     for pair in text.split():
         monkeypatch.setenv(*pair.split("="))
+
+
+def test_name_of_an_experiment_omits_its_inner_folders() -> None:
+    names = {"reproduction/step7/ast": "reproduction_ast", "small": "small", None: "genre_cnn", "": "genre_cnn"}
+    assert {name: experiment_name(name, "genre_cnn") for name in names} == names
 
 
 @pytest.mark.parametrize("name", ["genre_ast", "Ünï 2", "fold=0,lr=1e-3", "लय", "a.b", "e\u0301"])

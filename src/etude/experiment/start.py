@@ -20,6 +20,7 @@ from etude.system import streams
 from etude.system.distributed import (
     common_folder_name,
     dated_folders,
+    experiment_name,
     folder_name,
     is_rank_zero,
     refuse_process_count,
@@ -71,6 +72,7 @@ def prepare(overrides: Sequence[str]) -> None:
             raise UserError(f"{override}: is not a run folder, {reason}")
     run_folder.cache_clear()
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("experiment_name", experiment_name, replace=True)
     OmegaConf.register_new_resolver("folder_name", lambda name: folder_name(str(name)), replace=True)
 
 

@@ -155,6 +155,7 @@ def _split_scores(target: dict[str, Any], split: str, disjoint: bool) -> dict[st
     return results | {
         "learnable_rows": learnable_rows,
         "rows": rows,
+        "has_intervals": any(row["score"]["low"] is not None for row in rows),
         "baselines": names,
         "fits": [text for baseline in results["baselines"].values() if (text := _describe_fit(baseline))],
         "clips": describe_clips(results, disjoint),

@@ -95,6 +95,8 @@ class RunFolder:
             UserError: The run has no checkpoint.
         """
         if (path := self.best_checkpoint) is None:
+            if self.record_path.is_file() and (self.record.get("data") or {}).get("pooled"):
+                raise UserError(f"{self.path}: has the pooled predictions of several runs and no network; name one run")
             raise UserError(
                 f"{self.path}: has no checkpoint in {CHECKPOINTS}/; a trial run (debug=...) does not keep checkpoints"
             )

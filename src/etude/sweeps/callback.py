@@ -7,12 +7,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 
 from etude.files import os_errors
 from etude.runs.folder import find_runs
+
+if TYPE_CHECKING:
+    from etude.reports.comparison.text import Comparison
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +30,21 @@ class SweepTable(Callback):
             `{table2: {rows: [target, backbone], cols: [metric], where: {target: [valence]}}}`.
         maps: Name of a target. Maps are drawn of the best run of each backbone and of the worst of all runs, according
             to the validation scores of this target. None draws no maps.
+        page: Fields of `PageOptions` of a page that contains all further tables in their order. None writes no page.
     """
 
-    def __init__(self, tables: Mapping[str, Mapping[str, Any]] | None = None, maps: str | None = None) -> None:
+    def __init__(
+        self,
+        tables: Mapping[str, Mapping[str, Any]] | None = None,
+        maps: str | None = None,
+        page: Mapping[str, Any] | None = None,
+    ) -> None:
         self.tables = dict(tables or {})
         self.maps = maps
+        self.page = page
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
-        """Pool the folds, print the comparison of the runs, and write its files, the further tables and the maps.
+        """Pool the folds, print the comparison of the runs, and write its files, further tables, maps and a page.
 
         A page that cannot be built, because runs failed or are missing, is reported and omitted.
         """
@@ -42,8 +52,12 @@ class SweepTable(Callback):
         if not folder.is_dir() or not find_runs(folder):
             return
         self._compare(folder)
-        pages = [self._write_table(folder, name, table) for name, table in self.tables.items()]
+        results = {name: self._write_table(folder, name, table) for name, table in self.tables.items()}
+        pages = [page for page, _, _ in results.values()]
         pages += [self._draw_maps(folder)] if self.maps else []
+        if self.page:
+            sections = {name: (comparison, error) for name, (_, comparison, error) in results.items()}
+            pages.append(self._write_page(folder, self.page, sections))
         for path in filter(None, pages):
             print(path)  # noqa: T201
 
@@ -60,8 +74,14 @@ class SweepTable(Callback):
                 raise
             print(explained, file=sys.stderr)  # noqa: T201
 
-    def _write_table(self, folder: Path, name: str, table: Mapping[str, Any]) -> Path | None:
-        """Print a further table, write its files and return the path of its page, or None if there was an error."""
+    def _write_table(
+        self, folder: Path, name: str, table: Mapping[str, Any]
+    ) -> tuple[Path | None, Comparison | None, str]:
+        """Print a further table and write its files.
+
+        Returns:
+            The path of its page and the comparison, both None if there was an error, and the error or "".
+        """
         from etude.reports.comparison.axes import options_from_config  # heavy: numpy
         from etude.reports.comparison.compare import compare_runs, write_comparison
         from etude.reports.comparison.scores import read_runs
@@ -72,9 +92,24 @@ class SweepTable(Callback):
             comparison = compare_runs(read_runs(folder), options, tests=False)  # cells are means over seeds
             print(f"\n{name}")  # noqa: T201
             print_comparison(comparison)
-            return write_comparison(comparison)[-1]
+            return write_comparison(comparison)[-1], comparison, ""
         except Exception as error:  # of any kind, because the runs are complete without the page
             log.warning("%s: left out: %s", name, error)
+            return None, None, str(error)
+
+    def _write_page(
+        self, folder: Path, options: Mapping[str, Any], results: Mapping[str, tuple[Comparison | None, str]]
+    ) -> Path | None:
+        """Write the page of all further tables and return its path, or None if there was an error."""
+        from etude.reports.comparison.scores import read_runs  # heavy: numpy
+        from etude.reports.comparison.sweep_page import PageOptions, write_sweep_page
+
+        try:
+            page = PageOptions(**{str(key): value for key, value in options.items()})
+            sections = [page.section(name, comparison, error) for name, (comparison, error) in results.items()]
+            return write_sweep_page(folder, page, sections, read_runs(folder))
+        except Exception as error:  # of any kind, because the runs are complete without the page
+            log.warning("page of the sweep: left out: %s", error)
             return None
 
     def _draw_maps(self, folder: Path) -> Path | None:

@@ -172,6 +172,18 @@ def folder_name(name: str) -> str:
     return f"{short.strip('. ')}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
+def experiment_name(experiment: str | None, default: str) -> str:
+    """Return the name of an experiment without its inner folders, or `default` if there is no experiment.
+
+    Args:
+        experiment: Option of the config group `experiment`, such as `reproduction/step7/ast`, which becomes
+            `reproduction_ast`.
+        default: Name of runs without an experiment.
+    """
+    first, _, rest = (experiment or default).partition("/")
+    return f"{first}_{rest.rpartition('/')[2]}" if rest else first
+
+
 def dated_folders(outputs: str, name: str) -> Iterator[Path]:
     """Yield paths `<date>_<name>` for a new folder. The second and later paths also have a number.
 

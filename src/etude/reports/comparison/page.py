@@ -43,7 +43,7 @@ def render_page(comparison: Comparison) -> str:
     return load_template("compare.html.j2").render(
         title=f"Comparison of {format_count(len(comparison.runs), 'run')}",
         split_title=split_title(comparison.runs, options.split),
-        tables=[_table_content(table) for table in comparison.tables],
+        tables=[table_content(table) for table in comparison.tables],
         forest_plots=forest_plots(comparison.runs, comparison.names, options.split, options.metrics),
         tests=[
             _tests_content([pair for pair in pairs if pair.target == target])
@@ -117,7 +117,7 @@ def _forest_plot(scores: list[dict[Any, Any]], names: Mapping[Path, str], name: 
     return draw_svg(draw, name, (5.6, 0.7 + 0.27 * len(scores)), description)
 
 
-def _table_content(table: Table) -> dict[str, Any]:
+def table_content(table: Table) -> dict[str, Any]:
     """Return a table for the template, with each cell as text and as a number for sorting."""
     counts = table.clip_counts()[1]
     text_title, texts = table.text_column
