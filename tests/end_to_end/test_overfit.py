@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,16 @@ def test_every_backbone_and_every_task_overfits_a_few_clips(
     loss = 0.05 if task in ("genre", "joint") else 0.002  # the variance of each scalar is 0.03
     small = ["debug=overfit", "data.overfit=6", "data.crop=1.0", f"callbacks.early_stopping.stopping_threshold={loss}"]
     small += SMALLER.get(backbone, [])
-    assert run_experiment(config(f"backbone={backbone}", f"task={task}", *small), tmp_path) == {}
-    (arguments,) = [record.args for record in caplog.records if "clips memorised" in record.msg]
-    assert isinstance(arguments, tuple)
-    assert arguments[1] < loss
+    composed = config(f"backbone={backbone}", f"task={task}", *small)
+    assert run_experiment(composed, tmp_path) == {}
+    content = json.loads((tmp_path / "overfit.json").read_text())
+    assert content["first"]["epoch"] == 0 and content["last"]["losses"]["val/loss"] < loss
+    assert content["last"]["losses"]["val/loss"] < content["first"]["losses"]["val/loss"]
+    assert {clip["target"] for clip in content["clips"]} == set(composed["task"]["targets"])
+    assert len({clip["id"] for clip in content["clips"]}) == 6
+    page = (tmp_path / "overfit.html").read_text("utf-8")
+    assert "The network learned all 6 clips" in page or "did not learn" in page
+    assert any(
+        f"Page: {os.path.relpath(tmp_path / 'overfit.html')}" in record.getMessage() for record in caplog.records
+    )
     assert not (tmp_path / "metrics.json").exists()  # scores of training clips are not reported

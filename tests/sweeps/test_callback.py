@@ -69,7 +69,7 @@ def test_tables_separate_settings_and_average_over_seeds_only(
     end(SweepTable(OmegaConf.create(TABLES)), sweep)
     out = capsys.readouterr().out
     assert out.splitlines()[-2:] == [str(sweep / "genre.html"), str(sweep / "step9.html")]
-    assert {path.name for path in sweep.glob("*.html")} == {"compare.html", "genre.html", "step9.html"}
+    assert {path.name for path in sweep.glob("*.html")} == {"compare.html", "curves.html", "genre.html", "step9.html"}
     assert "old: left out: must be a mapping of options" in caplog.text
     assert "nothing: left out: --where backbone=cnn: no run has this value; the known values are" in caplog.text
     genre = (sweep / "genre.md").read_text()

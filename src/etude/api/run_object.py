@@ -1,18 +1,22 @@
-"""Public object of a run."""
+"""Public object of a run, with its scores and figures for notebooks."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.config.compose import program_name
 from etude.errors import UserError
-from etude.reports import notebook
+from etude.evaluation.formatting import NAMES, format_interval, format_number
+from etude.evaluation.means import targets_and_mean
+from etude.evaluation.score_summary import count_known_groups
+from etude.reports import figures
 from etude.reports.comparison.compare import show
-from etude.reports.notebook import NotebookFigure
+from etude.reports.html import load_template
+from etude.reports.svg import page_colours
 from etude.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -21,6 +25,21 @@ if TYPE_CHECKING:
     from etude.inference.model import Model
     from etude.inference.tables import Predictions
     from etude.training.learner import Learner
+
+
+COLUMNS = ("target", "split", "metric", "value", "low", "high", "n", "groups", "constant", "statistics")
+
+
+class NotebookFigure(str):
+    """SVG code of a figure, which a notebook displays on a light background."""
+
+    def _repr_html_(self) -> str:
+        style = "".join(f"--{role}: {colour}; " for role, colour in page_colours().items())
+        style += "background: var(--paper); color: var(--ink); font-family: sans-serif; max-width: 40em"
+        return f'<div style="{style}">{self}</div>'
+
+    def __repr__(self) -> str:
+        return f"NotebookFigure of {len(self):,} characters"
 
 
 class Run:
@@ -86,7 +105,7 @@ class Run:
             - `constant`, `statistics`: scores of the baselines. Other baselines of a run have further columns, such as
               `shortcuts`, or `linear` in runs of version 0.1
         """
-        return notebook.score_table(self.metrics)
+        return _score_table(self.metrics)
 
     def confusion(self, target: str | None = None, split: str = "test") -> pd.DataFrame:
         """Return the confusion matrix with true classes in rows and predicted classes in columns.
@@ -114,7 +133,7 @@ class Run:
 
         The names are `scores`, and `reliability/<label>` or `scatter/<scalar>` for each target.
         """
-        return notebook.run_figures(self.metrics, self.predictions)
+        return _run_figures(self.metrics, self.predictions)
 
     @property
     def checkpoint(self) -> Path:
@@ -179,7 +198,7 @@ class Run:
     def _repr_html_(self) -> str:
         files, single = self._files, self.single_checkpoint
         finished = not single and files.metrics_path.is_file()
-        return notebook.summary_html(
+        return _summary_html(
             self.metrics if finished else None,
             self.record if finished else {},
             name=(single or self.folder).resolve().name,
@@ -206,3 +225,94 @@ class Run:
                 f"resume={self.folder}"
             )
         return path
+
+
+def _score_table(metrics: dict[str, Any]) -> pd.DataFrame:
+    """Return the scores, calibration and agreement of metrics.json, one value per row, with the columns `COLUMNS`.
+
+    The last rows are the means over the scalars, with the target `mean`, if there are several. Each other baseline of
+    the run has a further column.
+    """
+    import pandas as pd
+
+    rows = []
+    for name, target in targets_and_mean(metrics).items():
+        for split, results in target["splits"].items():
+            other = {**(results.get("calibration") or {}), **(results.get("agreement") or {})}
+            scores = results["scores"] | {
+                key: score for key, score in other.items() if isinstance(score, dict) and "value" in score
+            }
+            for metric, score in scores.items():
+                row = {"target": name, "split": split, "metric": metric, "n": results["n"]}
+                row["groups"] = count_known_groups(results)
+                baselines = {
+                    key: baseline["scores"].get(metric, {}).get("value")
+                    for key, baseline in results["baselines"].items()
+                }
+                rows.append(row | {key: score[key] for key in ("value", "low", "high")} | baselines)
+    names = list(dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)]))
+    table = pd.DataFrame(rows, columns=names)
+    counts = {"target", "split", "metric", "n", "groups"}
+    numbers = dict.fromkeys((name for name in names if name not in counts), "float64")
+    return table.astype(numbers | {"groups": "Int64"})  # missing if groups are unknown
+
+
+def _run_figures(metrics: dict[str, Any], table: pd.DataFrame) -> dict[str, NotebookFigure]:
+    """Return the figures of a run by name. Targets without test clips have no figure.
+
+    Args:
+        metrics: Content of metrics.json.
+        table: Content of predictions.parquet.
+    """
+    drawings = {"scores": figures.forest_plot(targets_and_mean(metrics))}
+    for name, target in metrics["targets"].items():
+        if target["kind"] == "label":
+            calibration = target["splits"]["test"].get("calibration") or {}
+            drawings[f"reliability/{name}"] = figures.reliability_diagram(name, calibration)
+        else:
+            drawings[f"scatter/{name}"] = figures.scatter_plot(table, name, target)
+    return {name: NotebookFigure(drawing) for name, drawing in drawings.items() if drawing}
+
+
+def _summary_html(
+    metrics: Mapping[str, Any] | None,
+    record: Mapping[str, Any],
+    *,
+    name: str,
+    folder: Path,
+    link: str = "",
+    checkpoint_only: bool = False,
+) -> str:
+    """Return a short summary of a run as HTML with escaped text.
+
+    Args:
+        metrics: Content of metrics.json. None for a run that is not finished.
+        record: Content of record.json. Empty for a run that is not finished.
+        name: Name of the run. It is used if the record has no name.
+        folder: Folder of the run or of the checkpoint.
+        link: Address of the report. Empty if there is none.
+        checkpoint_only: Whether there is only a checkpoint.
+    """
+    rows = []
+    for target_name, target in targets_and_mean(metrics).items() if metrics else ():
+        results, metric = target["splits"]["test"], target["primary"]
+        score = results["scores"].get(metric)
+        baselines = {role: baseline["scores"].get(metric, {}) for role, baseline in results["baselines"].items()}
+        rows.append(
+            {
+                "target": target_name,
+                "metric": NAMES[metric],
+                "score": format_number(score["value"]) if score else "",
+                "interval": format_interval(score) if score else "",
+                "baselines": [
+                    format_number(baselines[role].get("value")) if baselines.get(role) else ""
+                    for role in ("statistics" if "statistics" in baselines else "linear", "constant")
+                ],
+                "n": results["n"],
+                "groups": groups if (groups := count_known_groups(results)) is not None else "unknown",
+            }
+        )
+    values = {"name": record.get("name") or name, "rows": rows, "folder": str(folder), "link": link}
+    values |= {"checkpoint_only": checkpoint_only, "finished": metrics is not None}
+    values |= {"trial": record.get("trial"), "command": record.get("command", "")}
+    return load_template("run.html.j2").render(values)

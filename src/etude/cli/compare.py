@@ -85,7 +85,9 @@ def compare(
     formats: Annotated[list[str], format_option("Formats of the files.", *FORMATS)] = list(FORMATS),  # noqa: B006
     json: Json = False,
 ) -> ParsedCommand:
-    """Compare runs in tables, with paired tests of runs that were scored on the same clips, and write one page.
+    """Compare runs in tables, with paired tests of runs that were scored on the same clips, and write pages.
+
+    compare.html contains the tables, and curves.html the learning curves of all runs.
 
     A cell with several runs contains the mean ± standard deviation and the number of runs. Predictions of the folds of
     one split are pooled, unless fold is an axis.

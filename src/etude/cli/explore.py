@@ -40,9 +40,9 @@ def explore(
 ) -> ParsedCommand:
     """Write a page about a collection before training.
 
-    The page shows clips as images, statistics of the targets, duplicates and leakage between splits. The pack of the
-    collection is created if it does not exist. The overrides are the overrides of train for data and feature, see
-    etude prepare --help.
+    The page shows two clips of two classes as numbered figures, more clips as images, statistics of the targets,
+    duplicates, and leakage between splits. The pack of the collection is created if it does not exist. The overrides
+    are the overrides of train for data and feature, see etude prepare --help.
     """
     command = context.obj["command"]
 

@@ -31,19 +31,27 @@ def report(
     ],
     json: Json = False,
 ) -> ParsedCommand:
-    """Rebuild metrics.json and report.html of finished runs, from the files of the runs alone."""
+    """Rebuild metrics.json and report.html of finished runs, from the files of the runs alone.
+
+    A run with debug=overfit has overfit.html instead.
+    """
 
     def work() -> CommandResult:
         folders = [RunFolder(path) for path in dict.fromkeys(runs)]
         for run in folders:
-            if missing := run.missing_results():
+            if (missing := run.missing_results()) and not run.overfit_path.is_file():
                 raise UserError(f"{run.path}: is not a finished run; it has no {' and no '.join(missing)}")
-        from etude.reports.run_report import write_report  # heavy: numpy
+        from etude.reports.overfit import write_overfit_page  # heavy: numpy
+        from etude.reports.run_report import write_report
         from etude.runs.readers import read_metrics
         from etude.runs.results import write_metrics
 
         pages, metrics = [], {}
         for run in folders:
+            if run.missing_results():
+                write_overfit_page(run)
+                pages.append(run.overfit_page_path)
+                continue
             write_metrics(run)
             pages.append(write_report(run))
             metrics[str(run.path)] = read_metrics(run.metrics_path) if json else None

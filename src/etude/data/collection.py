@@ -197,6 +197,14 @@ def merge_classes(column: pd.Series, classes: Mapping[Any, Any] | str | None) ->
     return column.map(new).astype(object)
 
 
+def merged_names(names: Iterable[str], classes: Mapping[Any, Any] | str | None) -> dict[str, str | None]:
+    """Return the new class of each old class, or None for a class that is left out. See `merge_classes`."""
+    import pandas as pd
+
+    new = merge_classes(pd.Series(list(names), dtype=object), classes)
+    return {old: None if pd.isna(name) else str(name) for old, name in zip(names, new, strict=True)}
+
+
 def parse_mapping(value: Mapping[Any, Any] | str | None, key: str) -> Mapping[Any, Any] | None:
     """Return a mapping that is given as a mapping or as YAML text.
 

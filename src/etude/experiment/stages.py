@@ -19,7 +19,7 @@ from etude.experiment.earlier_training import check_earlier_training, read_earli
 from etude.files import atomic
 from etude.loggers.base import tracked
 from etude.loggers.finished_run import FinishedRun
-from etude.reports import run_report, worst_errors
+from etude.reports import overfit, run_report, worst_errors
 from etude.runs.folder import RunFolder
 from etude.runs.results import write_metrics, write_predictions, write_record, write_split
 from etude.system import signals
@@ -33,6 +33,7 @@ from etude.training.build import (
     check_strategy,
     compile_backbone,
 )
+from etude.training.callbacks import OverfitPredictions
 from etude.training.checkpointing import explain_restore_errors
 from etude.training.frozen_features import build_frozen_cache
 from etude.training.learner import Learner
@@ -159,12 +160,10 @@ def fit_and_measure(
     fit_end = time.monotonic()
     model = provenance.summarise_training(trainer, learner)
     if data.overfit:
-        log.info(
-            "%d clips memorised: loss %.4f after %d epochs; no report, because this is not a test",
-            data.overfit,
-            trainer.callback_metrics["val/loss"],
-            trainer.current_epoch,
-        )
+        if trainer.is_global_zero:
+            kept = next(callback for callback in trainer.callbacks if isinstance(callback, OverfitPredictions))  # type: ignore[attr-defined]
+            ids = data.pack.index["id"].astype(str).tolist()
+            log.info("%s", overfit.write_overfit(RunFolder(folder), kept.describe(ids, data.targets)))
         return {}
     with explain_restore_errors(folder), interruptible(), explain_memory_errors(config, folder, trainer, learner):
         shortcuts = bool(config.get("shortcut_baseline"))

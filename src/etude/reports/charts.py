@@ -7,6 +7,7 @@ any length is a single path. The positions of ticks are computed by matplotlib.
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterable, Sequence
 
 Range = tuple[float, float]
@@ -39,6 +40,19 @@ def round_ticks(ends: Range, n_max: int, integer: bool = False) -> list[tuple[fl
     tolerance = 1e-9 * (high - low)
     inside = [float(v) for v in values if low - tolerance <= v <= high + tolerance]
     return [(v, f"{v + 0.0:.4g}".replace("e-0", "e-").replace("-", "−")) for v in inside]
+
+
+def log_ticks(ends: Range, n_max: int) -> list[tuple[float, str]]:
+    """Return the positions and labels of round numbers between two decimal logarithms."""
+    low, high = sorted(ends)
+    decades = range(math.floor(low), math.ceil(high) + 1)
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        values = [factor * 10.0**decade for decade in decades for factor in factors]
+        inside = [value for value in values if low <= math.log10(value) <= high]
+        if len(inside) <= n_max:
+            break
+    inside = inside[:: -(-len(inside) // n_max)] if inside else []
+    return [(math.log10(value), f"{value:.4g}".replace("e-0", "e-").replace("-", "−")) for value in inside]
 
 
 def padded_range(values: Iterable[float], share: float = 0.05) -> Range:
@@ -97,12 +111,21 @@ class Panel:
         (x0, x1), (y0, y1), (left, top, right, bottom) = self.x, self.y, self.box
         return left + (x - x0) / (x1 - x0) * (right - left), bottom - (y - y0) / (y1 - y0) * (bottom - top)
 
-    def line(self, xs: Iterable[float], ys: Iterable[float], role: str, dash: str = "", width: float = 1.6) -> None:
-        """Draw a line through data points."""
+    def line(
+        self,
+        xs: Iterable[float],
+        ys: Iterable[float],
+        role: str,
+        dash: str = "",
+        width: float = 1.6,
+        title: str = "",
+    ) -> None:
+        """Draw a line through data points. A browser shows the title near the pointer."""
         path = "L".join(f"{a:.1f} {b:.1f}" for a, b in (self.to_pixels(x, y) for x, y in zip(xs, ys, strict=True)))
         dashes = f' stroke-dasharray="{dash}"' if dash else ""
+        end = f' class="titled"><title>{html.escape(title)}</title></path>' if title else "/>"
         self.elements.append(
-            f'<path d="M{path}" style="fill:none;stroke:var(--{role})" stroke-width="{width}"{dashes}/>'
+            f'<path d="M{path}" style="fill:none;stroke:var(--{role})" stroke-width="{width}"{dashes}{end}'
         )
 
     def points(

@@ -5,6 +5,7 @@ The colour maps are perceptually uniform from dark to light, also in greyscale (
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from etude.audio.frontend import FrontEnd
 from etude.reports.clip_frames import ClipView
-from etude.reports.svg import SHADES, Colours, save_figure
+from etude.reports.svg import SHADES, STAND_IN, Colours, draw_svg, escape_label, save_figure, save_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,32 +89,90 @@ def draw_clip(
         return ""
 
     def draw(figure: Figure, colours: Colours) -> None:
-        from matplotlib.ticker import MaxNLocator
-
         rows = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[HEIGHT[kind] for _, kind in panels])
         for axes, (sync, kind) in zip(rows[:, 0], panels, strict=True):
-            frames = view.frames[sync]
-            frames = frames[:, : front.n_mels] if kind == "mel" else frames[:, front.n_mels :]
-            limits = decibels if kind == "mel" else (0.0, 1.0)
-            step = 1.0 if sync == "beat" else front.hop_length / front.rate
-            unit = "of max" if kind == "chroma" else front.unit
-            _draw_image(axes, average_frames(frames, max_columns), (len(frames), step, sync), limits, unit)
+            _draw_frames(axes, view, front, (sync, kind), decibels, max_columns, colours)
             heading = TITLES[sync, kind] if front.reads_sound else "frames"
             axes.set_title(heading, loc="left", fontsize=10, color=colours["ink"], pad=8)
-            (label_frequencies if kind == "mel" else label_pitch_classes)(axes, front, colours)
-            if sync == "none" and view.beats is not None:
-                transform = axes.get_xaxis_transform()
-                x, y = view.beats, np.full(len(view.beats), 1.025)
-                axes.plot(x, y, "|", transform=transform, color=colours["ink"], markersize=4.5, clip_on=False)
             if kind == "chroma" or not front.n_chroma:
-                axes.set_xlabel("beat" if sync == "beat" else "time (s)" if front.reads_sound else "frame")
-                axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+                _label_time(axes, front, sync)
 
     syncs = " and ".join(text for sync, text in (("none", "over time"), ("beat", "by beat")) if sync in view.frames)
     content = "log-mel spectrogram by frequency" if front.reads_sound else "frames"
     description = f"{title}: {content}{' and chroma by pitch class' if front.n_chroma else ''}, {syncs}."
     size = (WIDTH, 0.5 * len(panels) + sum(HEIGHT[kind] for _, kind in panels))
     return save_figure(draw, path, size, description, title)
+
+
+def draw_examples(
+    views: Sequence[tuple[str, ClipView]],
+    front: FrontEnd,
+    key: tuple[str, str],
+    path: Path,
+    decibels: tuple[float, float],
+    max_columns: int,
+) -> list[str]:
+    """Draw one kind of frames of some clips, each clip as SVG, and all of them side by side as PNG.
+
+    Args:
+        views: Title and frames of each clip, which must have these frames.
+        front: Front end of the frames.
+        key: Synchronisation (none or beat) and kind (mel or chroma) of the frames, a key of TITLES.
+        path: Path of the PNG.
+        decibels: Both ends of the colour scale in dB.
+        max_columns: Maximum number of columns of an image.
+    """
+    sync, kind = key
+    size = (WIDTH + 0.7, HEIGHT[kind] + 0.75)
+
+    def draw(figure: Figure, colours: Colours, shown: Sequence[tuple[str, ClipView]]) -> None:
+        for axes, (title, view) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+            _draw_frames(axes, view, front, key, decibels, max_columns, colours)
+            axes.set_title(escape_label(title, 46), loc="left", fontsize=10, color=colours["ink"], pad=9)
+            axes.tick_params(axis="x", labelbottom=True)
+            _label_time(axes, front, sync)
+
+    heading = TITLES[key] if front.reads_sound else "frames"
+    titles = " and ".join(title for title, _ in views)
+    all_sizes = (size[0] * len(views), size[1] + 0.1)
+    save_png(lambda figure, colours: draw(figure, colours, views), path, all_sizes, f"{heading} of {titles}.")
+    return [
+        draw_svg(lambda figure, one=view: draw(figure, STAND_IN, [one]), f"{path.stem}-{i}", size,  # type: ignore[misc]
+                 f"{heading} of {view[0]}.")
+        for i, view in enumerate(views)
+    ]  # fmt: skip
+
+
+def _draw_frames(
+    axes: Axes,
+    view: ClipView,
+    front: FrontEnd,
+    key: tuple[str, str],
+    decibels: tuple[float, float],
+    max_columns: int,
+    colours: Colours,
+) -> None:
+    """Draw the mel bands or the pitch classes of a clip as an image, with its beats above frames over time."""
+    sync, kind = key
+    frames = view.frames[sync]
+    frames = frames[:, : front.n_mels] if kind == "mel" else frames[:, front.n_mels :]
+    limits = decibels if kind == "mel" else (0.0, 1.0)
+    step = 1.0 if sync == "beat" else front.hop_length / front.rate
+    unit = "of max" if kind == "chroma" else front.unit
+    _draw_image(axes, average_frames(frames, max_columns), (len(frames), step, sync), limits, unit)
+    (label_frequencies if kind == "mel" else label_pitch_classes)(axes, front, colours)
+    if sync == "none" and view.beats is not None:
+        transform = axes.get_xaxis_transform()
+        x, y = view.beats, np.full(len(view.beats), 1.025)
+        axes.plot(x, y, "|", transform=transform, color=colours["ink"], markersize=4.5, clip_on=False)
+
+
+def _label_time(axes: Axes, front: FrontEnd, sync: str) -> None:
+    """Label the time axis in beats, seconds or frames, with integer ticks."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("beat" if sync == "beat" else "time (s)" if front.reads_sound else "frame")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
 def average_frames(frames: np.ndarray, n_max: int) -> np.ndarray:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 CONFIG, RECORD, METRICS, PREDICTIONS = "config.yaml", "record.json", "metrics.json", "predictions.parquet"
 SPLIT, CURVES, LOG, REPORT, TRACKERS = "split.csv", "curves.csv", "train.log", "report.html", "trackers.json"
 LR_TABLE, LR_PLOT = "lr.csv", "lr.png"  # files of debug=find_lr
+OVERFIT, OVERFIT_PAGE = "overfit.json", "overfit.html"  # files of debug=overfit
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 ERRORS, ERRORS_INDEX = "errors", "index.json"
 EXPORT, PREDICT, EMBEDDINGS = "export", "predict", "embeddings.npz"  # outputs of commands that read a run
@@ -32,6 +33,7 @@ RESULTS = (REPORT, METRICS, PREDICTIONS, RECORD, CONFIG, SPLIT, CURVES)
 """Result files of a run without its checkpoints."""
 OUTPUTS = (
     *(CONFIG, LOG, CURVES, SPLIT, PREDICTIONS, RECORD, METRICS, REPORT, TRACKERS, LR_TABLE, LR_PLOT),
+    *(OVERFIT, OVERFIT_PAGE),
     *(f"{CHECKPOINTS}/", f"{ERRORS}/", "wandb/", "tensorboard/"),
 )
 """All files and folders that a run writes. A new run refuses a folder if one of them exists and is not its own."""
@@ -59,6 +61,8 @@ class RunFolder:
         self.trackers_path = self.path / TRACKERS
         self.lr_table_path = self.path / LR_TABLE
         self.lr_plot_path = self.path / LR_PLOT
+        self.overfit_path = self.path / OVERFIT
+        self.overfit_page_path = self.path / OVERFIT_PAGE
         self.checkpoints_path = self.path / CHECKPOINTS
         self.best_path = self.checkpoints_path / BEST
         self.last_path = self.checkpoints_path / LAST

@@ -19,7 +19,7 @@ from etude.errors import UserError
 from etude.runs.folder import RunFolder
 from etude.system import machine
 from etude.tasks.loss_weighting import LossWeighting
-from etude.training.callbacks import FinishedTraining, SignalHandlers
+from etude.training.callbacks import FinishedTraining, OverfitPredictions, SignalHandlers
 from etude.training.checkpointing import AtomicCheckpointIO
 from etude.training.learner import Learner
 from etude.training.lightning import (
@@ -199,6 +199,7 @@ def build_trainer(config: Mapping[str, Any], folder: Path, resume: bool = False)
         UserError: The trainer does not accept these values.
     """
     callbacks: list[Callback] = [SignalHandlers(), FinishedTraining()]
+    callbacks += [OverfitPredictions()] if (config.get("data") or {}).get("overfit") else []
     callbacks += [make(node) for node in (config.get("callbacks") or {}).values() if node]
     for callback in callbacks:
         if resume and getattr(callback, "dirpath", None) is not None:

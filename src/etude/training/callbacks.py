@@ -1,10 +1,11 @@
-"""Callbacks for progress, signals and losses that are not finite."""
+"""Callbacks for progress, signals, losses that are not finite, and the predictions of an overfitting run."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +88,71 @@ class SignalHandlers(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Install the handlers while a run that was interrupted shuts down."""
         signals.install_handlers()
+
+
+class OverfitPredictions(Callback):
+    """Callback that keeps the predictions of the first and of the last validation of a run that overfits a few clips.
+
+    Attributes:
+        first: Result of the first validation, with the keys `epoch`, `losses` and `predicted`. The epoch is 0 if the
+            network was validated before its training.
+        last: Result of the last validation.
+        rows: Rows of the clips in the pack (n,).
+        true: True values (n,) by target.
+        threshold: Validation loss below which training ends early. It is 0 if there is none.
+    """
+
+    def __init__(self) -> None:
+        self.threshold = 0.0
+        self.first: dict[str, Any] = {}
+        self.last: dict[str, Any] = {}
+        self.rows = torch.empty(0, dtype=torch.int64)
+        self.true: dict[str, Tensor] = {}
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the predictions and the losses of this validation."""
+        learner: Any = pl_module
+        table = learner.collected_table()
+        scores = learner.compute_scores(table)
+        self.last = {
+            "epoch": 0 if trainer.sanity_checking else trainer.current_epoch + 1,
+            "losses": {name: value for name, value in scores.items() if name.endswith("loss")},
+            "predicted": {name: t.predict(table[f"out.{name}"]) for name, t in learner.task.targets.items()},
+        }
+        self.first = self.first or self.last
+        stopping = [callback for callback in trainer.early_stopping_callbacks if callback.monitor == "val/loss"]
+        self.threshold = max((float(callback.stopping_threshold or 0.0) for callback in stopping), default=0.0)
+        self.rows, self.true = table["row"], {name: table[f"y.{name}"] for name in learner.task.targets}
+
+    def describe(self, ids: Sequence[str], specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the content of overfit.json.
+
+        Args:
+            ids: Ids of all clips of the pack.
+            specs: Kind of each target, with the classes of a label or the range of a scalar.
+
+        Returns:
+            `first` and `last` with `epoch` and `losses`, the `threshold`, the `targets`, and `clips`: an entry for each
+            target of each clip that has a true value, with `id`, `target`, `true`, and the predictions `first` and
+            `last`. Labels also have the probabilities of the true class, `first_probability` and `last_probability`.
+        """
+        validations = {"first": self.first, "last": self.last}
+        clips: list[dict[str, Any]] = []
+        for name, true in self.true.items():
+            classes = specs[name].get("classes")
+            for i, (row, value) in enumerate(zip(self.rows.tolist(), true.tolist(), strict=True)):
+                outputs = {key: validation["predicted"][name][i] for key, validation in validations.items()}
+                entry: dict[str, Any] = {"id": ids[row], "target": name}
+                if classes is None and value == value:
+                    clips.append(entry | {"true": value} | {key: float(output) for key, output in outputs.items()})
+                elif classes is not None and value >= 0:
+                    entry |= {"true": classes[value]}
+                    entry |= {key: classes[int(output.argmax())] for key, output in outputs.items()}
+                    clips.append(entry | {f"{k}_probability": float(output[value]) for k, output in outputs.items()})
+        return {
+            **{key: {k: v for k, v in kept.items() if k != "predicted"} for key, kept in validations.items()},
+            **{"threshold": self.threshold, "targets": {name: dict(specs[name]) for name in self.true}, "clips": clips},
+        }
 
 
 class FinishedTraining(Callback):

@@ -267,8 +267,13 @@ class Learner(Network, LightningModule):
         self.collected.update(batch.row, z, out, {name: batch.y[name] for name in self.task.targets})
 
     def _gather(self) -> dict[str, Tensor]:
-        table = self.collected.compute()
+        table = self.collected_table()
         self.collected.reset()
+        return table
+
+    def collected_table(self) -> dict[str, Tensor]:
+        """Return the rows that were collected in the current epoch of an evaluation, as in `PredictionCollector`."""
+        table = self.collected.compute()
         rows = table["row"].numel()  # torchmetrics squeezes a table of one row
         return {
             key: v.reshape(rows, -1) if key == "z" or key.startswith("out.") else v.reshape(rows)

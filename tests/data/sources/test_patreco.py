@@ -48,6 +48,7 @@ def test_twenty_classes_become_ten(genre_arrays: WrittenArrays, config: Callable
     kept = {clip for clip, genre in genre_arrays.genre.items() if genre not in DROPPED}
     assert len(ten.table) == len(kept)
     assert set(ten.table["id"]) == kept
+    assert {old for old, new in ten.extra["merged"]["genre"].items() if new is None} == DROPPED
     assert ten.extra["before"]["genre"] == {name: sum(counts) for name, counts in COUNTS.items()}
     assert ten.table.index.tolist() == list(range(len(kept)))
     old = ten.table["id"].map(genre_arrays.genre)

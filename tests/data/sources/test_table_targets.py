@@ -160,7 +160,7 @@ def test_classes_are_merged_for_each_target(make_collection: Make, caplog: pytes
     assert source.table["id"].tolist() == ["0", "1", "2", "3", "5"]  # clip 4 has no label after merging
     assert source.table.index.tolist() == list(range(5))
     assert "1 item skipped (clip has no label: 1, such as 4)" in caplog.text
-    assert source.extra == {"before": {"genre": {"Jazz": 2, "Rock": 1, "Punk": 1, "Talk": 1}}}
+    assert source.extra["before"] == {"genre": {"Jazz": 2, "Rock": 1, "Punk": 1, "Talk": 1}}
     assert source.targets["mood"]["classes"] == ["down", "up"]
     with pytest.raises(DataError, match="has no target column style; columns are genre, mood"):
         make_collection(columns, classes={"style": {"loud": ["Rock"]}})

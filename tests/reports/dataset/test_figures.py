@@ -45,6 +45,22 @@ def test_bar_lengths_are_equal_to_counts(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert axes[2].patches[0].get_data().values.tolist() == [1, 0, 4]
 
 
+def test_unmerged_classes_show_their_new_class_and_dropped_classes_are_last(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    functions: list[Any] = []
+    monkeypatch.setattr(figures, "save_figure", lambda draw, *_: functions.append(draw) or "")
+    counts = {"Punk": 2, "Old-Time": 30, "Metal": 5, "Jazz": 6}
+    merged = {"Punk": "Metal", "Metal": "Metal", "Jazz": "Jazz", "Old-Time": None}
+    figures.unmerged_class_chart("genre", counts, tmp_path / "a.png", merged)
+    figure = Figure()
+    functions[0](figure, page_colours())
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Metal", "Punk", "Jazz", "Old-Time"]
+    assert [text.get_text() for text in axes.texts] == ["5", "2 → Metal", "6", "30 dropped"]
+    assert [patch.get_hatch() or "" for patch in axes.patches] == ["", "", "", "////"]
+
+
 def test_chart_of_many_classes_states_number_of_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "MAX_CLASSES", 3)  # for speed
     rows = [{"class": f"class {i:02d}", "clips": 2, "groups": 2, "splits": {}} for i in range(5)]

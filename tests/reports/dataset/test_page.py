@@ -18,6 +18,8 @@ from tests.commands import explore as main
 from tests.reports.dataset.conftest import HOSTILE_GROUP, HOSTILE_ID, SECONDS
 from tests.reports.dataset.dataset_page import DatasetPage, Explored, explore
 
+EXAMPLES = ("figure-1-mel.png", "figure-2-beat-mel.png", "figure-3-chroma.png", "figure-4-beat-chroma.png")
+
 
 def test_counts_match_table(explored: Explored, truth: pd.DataFrame) -> None:
     page, facts, _ = explored
@@ -43,6 +45,17 @@ def test_classes_before_merging_are_counted(explored: Explored, home: Path) -> N
     rows = page.tables["genre: clips of each class before merging"][1:]
     assert {name: int(count) for name, count in rows} == before
     assert "Before merging" in page.text and "After merging" in page.text
+    merged = {"metal": "loud", "electronic": "loud", "orchestral": "calm"}
+    assert facts["labels"]["genre"]["merged_into"] == merged
+
+
+def test_example_figures_show_two_clips_with_and_without_beats(explored: Explored) -> None:
+    page, _, folder = explored
+    for number, name in enumerate(EXAMPLES, 1):
+        assert f"Figure {number}." in page.text and f"File: {name}." in page.text
+        assert (folder / name).stat().st_size > 5000
+    ids = [str(attrs.get("id")) for _, attrs in page.tags]
+    assert ids.count("examples") == 1 and len([name for name in ids if re.fullmatch(r"figure-\d", name)]) == 4
 
 
 def test_scalar_statistics_match_numpy_and_scipy(explored: Explored, truth: pd.DataFrame) -> None:
@@ -121,8 +134,9 @@ def test_page_is_small_and_loads_nothing_from_a_network(explored: Explored) -> N
             assert attrs.get(key, "#").startswith(("#", "data:image/png;base64,")), (tag, attrs)
     assert not re.search(r"@import|url\((?!#)", "".join(page.texts))
     assert (folder / "explore.html").stat().st_size < 2e6
-    assert {"clip-1.png", "clip-2.png", "figure-label-1.png", "figure-label-1-before.png", "figure-loudness.png",
-            "figure-scalar-1.png", "figure-scalar-2.png"} == {path.name for path in folder.glob("*.png")}  # fmt: skip
+    names = {"clip-1.png", "clip-2.png", "figure-label-1.png", "figure-label-1-before.png", "figure-loudness.png"}
+    names |= {*EXAMPLES, "figure-scalar-1.png", "figure-scalar-2.png"}
+    assert names == {path.name for path in folder.glob("*.png")}
 
 
 def test_page_is_accessible(explored: Explored) -> None:

@@ -23,6 +23,7 @@ from etude.data.collection import (
     label_target,
     log_skipped_items,
     merge_classes,
+    merged_names,
     scalar_target,
 )
 from etude.errors import DataError, one_line_message
@@ -102,6 +103,7 @@ def collection(
         skipped_items = [SkippedItem(str(track), "clip is listed as empty or short") for track in short]
         table = table.drop(index=short)
     extra: dict[str, Any] = {"before": {"genre": _count_values(table["genre"])}} if classes else {}
+    extra |= {"merged": {"genre": merged_names(extra["before"]["genre"], classes)}} if classes else {}
     table = table.assign(genre=merge_classes(table["genre"], classes))
 
     targets = {

@@ -17,6 +17,7 @@ from etude.data.collection import (
     label_target,
     log_skipped_items,
     merge_classes,
+    merged_names,
     slug,
     to_nfc,
 )
@@ -90,7 +91,7 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
         targets={"genre": target},
         card=f"# {title}\n\nAudio files, a folder per class. Their artists and licences are unknown.\n",
         note=NO_GROUP,
-        extra={"before": {"genre": before}} if classes else {},
+        extra={"before": {"genre": before}, "merged": {"genre": merged_names(before, classes)}} if classes else {},
         skipped_items=tuple(skipped_items),
     ).check()
 

@@ -23,6 +23,7 @@ from etude.data.collection import (
     label_target,
     log_skipped_items,
     merge_classes,
+    merged_names,
     scalar_target,
     slug,
 )
@@ -99,6 +100,7 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None, metada
     if names == ["genre"]:
         if classes:
             extra["before"] = {"genre": {str(k): int(v) for k, v in table["genre"].value_counts().items()}}
+            extra["merged"] = {"genre": merged_names(extra["before"]["genre"], classes)}
         kept = merge_classes(table["genre"], classes)
         skipped_items += [
             SkippedItem(clip, "class is not named in data.source.classes") for clip in table["id"][kept.isna()]

@@ -19,6 +19,7 @@ from etude.data.collection import (
     label_target,
     log_skipped_items,
     merge_classes,
+    merged_names,
     parse_mapping,
     slug,
     to_nfc,
@@ -99,8 +100,10 @@ def collection(
     skipped_items += [SkippedItem(clip, "clip has no label") for clip in frame["id"][unlabelled]]
     frame = frame[~unlabelled].reset_index(drop=True)
     log_skipped_items(file, skipped_items)
+    merged = {key: merged_names(counts, merging[key]) for key, counts in before.items()}
     column = "licence" if "licence" in frame else "license"
     licences = _count_values(frame[column]) if column in frame else {}
+    extra = {"before": before, "merged": merged, "licences": licences}
     grouped = int(frame["group"].notna().sum())
     title = f"{name or file.stem}: {len(frame)} clips with {', '.join(specs)}"
     groups = f"{grouped} of them are in {frame['group'].nunique()} groups" if grouped else "their groups are unknown"
@@ -114,7 +117,7 @@ def collection(
         targets=specs,
         card=card,
         note="" if grouped or "artist" in specs else NO_GROUP,
-        extra={key: value for key, value in (("before", before), ("licences", licences)) if value},
+        extra={key: value for key, value in extra.items() if value},
         skipped_items=tuple(skipped_items),
         id_space=id_space,
     ).check()

@@ -24,6 +24,7 @@ from etude.reports.comparison.axes import (
     merge_folds,
     select_runs,
 )
+from etude.reports.comparison.curves import CURVES_PAGE, render_curves
 from etude.reports.comparison.page import render_page, split_title
 from etude.reports.comparison.pivot import pivot, table_notes
 from etude.reports.comparison.pooling import pool_folds, score_repeats
@@ -139,8 +140,8 @@ def compare_runs(runs: Sequence[ComparedRun], options: CompareOptions | None = N
     pairs, test_remarks = compare_pairs(scored_targets(tested, names, options.split, mean_titles(scored)), metric)
     pairs = [pair for pair in pairs if pair.target in set(frame["target"])]
     remarks += _remarks_on_collections(pairs, shown, names) + _remarks_on_changed_data(shown, names)
-    return Comparison(options, shown, names, all_scores, tables, pairs,
-                      [*remarks, *optimistic.values(), *repeat_remarks, *mean_remarks, *test_remarks])  # fmt: skip
+    remarks += [*optimistic.values(), *repeat_remarks, *mean_remarks, *test_remarks]
+    return Comparison(options, shown, names, all_scores, tables, pairs, remarks, selected)
 
 
 def runs_scored_on_training_clips(
@@ -190,8 +191,10 @@ def write_comparison(comparison: Comparison) -> list[Path]:
     if folder is None:
         return []
     ownership.open_folder(folder)
-    ownership.check_names(folder, [f"{options.stem}.{suffix}" for suffix in options.formats])
-    return [write_text(folder / f"{options.stem}.{suffix}", WRITERS[suffix](comparison)) for suffix in options.formats]
+    has_curves = "html" in options.formats and options.stem == CompareOptions.stem
+    ownership.check_names(folder, [*(f"{options.stem}.{s}" for s in options.formats), *[CURVES_PAGE] * has_curves])
+    paths = [write_text(folder / f"{options.stem}.{s}", WRITERS[s](comparison)) for s in options.formats]
+    return [*paths, write_text(folder / CURVES_PAGE, render_curves(comparison.selected))] if has_curves else paths
 
 
 def _filter_targets(frame: DataFrame, options: CompareOptions) -> DataFrame:

@@ -10,6 +10,8 @@ from etude.evaluation.bootstrap import MIN_TEST_GROUPS
 from etude.evaluation.formatting import NAMES, format_count
 from etude.evaluation.paired_tests import LEVEL, NO_DIFFERENCE, Pair, format_p_value
 from etude.evaluation.score_summary import describe_clips
+from etude.reports.comparison.axes import CompareOptions
+from etude.reports.comparison.curves import CURVES_PAGE
 from etude.reports.comparison.runs import ComparedRun, mapping_or_empty
 from etude.reports.comparison.scores import finite_or_none, score_frame
 from etude.reports.comparison.table import Labels, Table
@@ -51,6 +53,7 @@ def render_page(comparison: Comparison) -> str:
         format_p_value=format_p_value,
         level=LEVEL,
         min_test_groups=MIN_TEST_GROUPS,
+        curves=CURVES_PAGE if options.out and options.stem == CompareOptions.stem else "",
     )
 
 

@@ -54,6 +54,7 @@ class Comparison:
         tables: Tables.
         pairs: Tested pairs of runs.
         remarks: Remarks about runs.
+        selected: All selected runs, including the single folds of pooled results.
     """
 
     options: CompareOptions
@@ -63,6 +64,7 @@ class Comparison:
     tables: list[Table]
     pairs: list[Pair] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    selected: list[ComparedRun] = field(default_factory=list)
 
     def _repr_markdown_(self) -> str:
         """Return the Markdown for a notebook."""

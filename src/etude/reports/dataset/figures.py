@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 MAX_CLASSES = 40  # classes in a figure; the table contains all
 MAX_COLUMNS = 3600  # total of image columns over all clips, to limit the size of the page
 BAR_STYLES = {"train": ("network", ""), "val": ("constant", "...."), "test": ("linear", "////"), UNUSED: ("rule", "")}
+EXAMPLE_COLUMNS = 420  # of each example image
+EXAMPLE_ORDER = (("none", "mel"), ("beat", "mel"), ("none", "chroma"), ("beat", "chroma"))
+EXAMPLE_CAPTIONS = {
+    ("none", "mel"): "Log-mel spectrograms, one frame per hop",
+    ("beat", "mel"): "Log-mel spectrograms, one frame per beat",
+    ("none", "chroma"): "Chromagrams, one frame per hop",
+    ("beat", "chroma"): "Chromagrams, one frame per beat",
+}
 SPLIT_LABELS = {UNUSED: "unused"}
 
 
@@ -63,6 +72,52 @@ def clip_figures(folder: Path, clips: Sequence[ShownClip], front: FrontEnd) -> l
     return result
 
 
+def example_clips(clips: Sequence[ShownClip], label: str) -> list[ShownClip]:
+    """Return the first clip and the first clip of another class. If all clips have one class, return the first two.
+
+    Args:
+        clips: Clips of the page.
+        label: Name of the label that defines the classes, or "".
+    """
+    drawn = [clip for clip in clips if clip.view.frames]
+    classes = [dict(clip.fields).get(label) for clip in drawn]
+    others = [clip for clip, name in zip(drawn, classes, strict=True) if name != classes[0]]
+    return [*drawn[:1], *(others or drawn[1:])[:1]]
+
+
+def example_figures(folder: Path, clips: Sequence[ShownClip], front: FrontEnd, label: str) -> list[dict[str, Any]]:
+    """Return the figures of the example clips: mel and chroma, each with a frame per hop and per beat.
+
+    Args:
+        folder: Folder of the page, to which each figure is also written as PNG.
+        clips: Example clips.
+        front: Front end of their frames.
+        label: Name of the label that is shown in the titles, or "".
+
+    Returns:
+        `caption`, `svgs` of the clips, `file` name of the PNG, and `reason` for missing frames of each figure.
+    """
+    limits = spectrogram.decibel_range([clip.view for clip in clips], front)
+    result = []
+    for number, key in enumerate(EXAMPLE_ORDER, 1):
+        sync, kind = key
+        if kind == "chroma" and not front.n_chroma:
+            continue
+        views = [
+            (f"{clip.id} ({value})" if (value := dict(clip.fields).get(label)) else clip.id, clip.view)
+            for clip in clips
+            if sync in clip.view.frames
+        ]
+        reason = next((clip.view.reasons[sync] for clip in clips if sync in clip.view.reasons), "")
+        path = folder / f"figure-{number}-{'beat-' if sync == 'beat' else ''}{kind}.png"
+        svgs = spectrogram.draw_examples(views, front, key, path, limits, EXAMPLE_COLUMNS) if views else []
+        caption = EXAMPLE_CAPTIONS[key] if front.reads_sound or front.n_chroma else "Frames"
+        hop = f" ({1000 * front.hop_length / front.rate:.0f} ms)" if sync == "none" and front.reads_sound else ""
+        entry = {"caption": caption + hop, "has_beats": any(view.beats is not None for _, view in views)}
+        result.append(entry | {"number": number, "svgs": svgs, "file": path.name, "reason": reason})
+    return result
+
+
 def class_figures(folder: Path, facts: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
     """Return captions and figures of the classes of each label, before and after merging."""
     figures: dict[str, list[tuple[str, str]]] = {}
@@ -70,8 +125,11 @@ def class_figures(folder: Path, facts: dict[str, Any]) -> dict[str, list[tuple[s
         figures[name] = []
         if label["before_merging"]:
             path = folder / f"figure-label-{number}-before.png"
-            svg = unmerged_class_chart(name, label["before_merging"], path)
-            figures[name].append(("Before merging" + first_classes(len(label["before_merging"])), svg))
+            counts, merged = label["before_merging"], label["merged_into"]
+            n_dropped = sum(merged.get(old, old) is None for old in counts)
+            dropped = f": {len(counts)} classes, {n_dropped} of them dropped" if n_dropped else ""
+            svg = unmerged_class_chart(name, counts, path, merged)
+            figures[name].append((f"Before merging{dropped}{first_classes(len(counts))}", svg))
         svg = class_chart(name, label, folder / f"figure-label-{number}.png")
         selection = first_classes(len(label["classes"]))
         title = "After merging" if label["before_merging"] else "Classes" if selection else ""
@@ -126,22 +184,39 @@ def class_chart(name: str, label: dict[str, Any], path: Path) -> str:
     return save_figure(draw, path, size, description, f"{name}: clips of each class{selection or by_split}")
 
 
-def unmerged_class_chart(name: str, counts: dict[str, int], path: Path) -> str:
-    """Draw the number of clips of each class before classes were merged, from the largest.
+def unmerged_class_chart(
+    name: str, counts: dict[str, int], path: Path, merged: Mapping[str, str | None] | None = None
+) -> str:
+    """Draw the number of clips of each class before classes were merged, from the largest new class.
+
+    Each old class shows its new class, and dropped classes are last and hatched.
 
     Args:
         name: Name of the label.
         counts: Number of clips by class.
         path: Path of the PNG.
+        merged: New class of each old class, None for a dropped class. Missing classes keep their name.
 
     Returns:
         SVG.
     """
-    rows = sorted(counts.items(), key=lambda row: -row[1])[:MAX_CLASSES]
+    new = {old: (merged or {}).get(old, old) for old in counts}
+    totals = Counter[str | None]()
+    for old, count in counts.items():
+        totals[new[old]] += count
+    keys = {old: (name is None, -totals[name], str(name)) for old, name in new.items()}
+    rows = sorted(counts.items(), key=lambda row: (keys[row[0]], -row[1]))[:MAX_CLASSES]
+    notes = ["dropped" if new[old] is None else f"→ {new[old]}" if new[old] != old else "" for old, _ in rows]
 
     def draw(figure: Figure, colours: Colours) -> None:
-        figure.add_subplot().barh(np.arange(len(rows)), [count for _, count in rows], 0.72, color=colours["group-7"])
-        _label_bars(figure, colours, rows, legend=False)
+        axes = figure.add_subplot()
+        for kept, role, hatch, title in ((True, "group-7", "", "kept"), (False, "rule", "////", "dropped")):
+            shown = [(y, count) for y, (old, count) in enumerate(rows) if (new[old] is not None) == kept]
+            if shown:
+                axes.barh([y for y, _ in shown], [count for _, count in shown], 0.72, color=colours[role],
+                          edgecolor=colours["muted" if hatch else "paper"], linewidth=0.6, hatch=hatch,
+                          label=title)  # fmt: skip
+        _label_bars(figure, colours, rows, legend=None in new.values(), notes=notes)
 
     selection = first_classes(len(counts))
     description = f"Clips of each class of {name} before merging{selection}; the table contains the numbers."
@@ -187,17 +262,20 @@ def histogram_chart(name: str, statistics: dict[str, Any], unit: str, path: Path
     return save_figure(draw, path, (3.9, 2.6), description, f"{name}, n = {statistics['n']}")
 
 
-def _label_bars(figure: Figure, colours: Colours, rows: list[tuple[str, int]], legend: bool) -> None:
-    """Write the name of each class beside its bar and the count at the end of the bar."""
+def _label_bars(
+    figure: Figure, colours: Colours, rows: list[tuple[str, int]], legend: bool, notes: Sequence[str] = ()
+) -> None:
+    """Write the name of each class beside its bar, and the count with a note at the end of the bar."""
     from matplotlib.ticker import MaxNLocator
 
     axes = figure.axes[0]
     axes.set_yticks(np.arange(len(rows)), [escape_label(name) for name, _ in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     largest = max(count for _, count in rows) or 1
-    axes.set_xlim(0, 1.12 * largest)
+    axes.set_xlim(0, (1.5 if any(notes) else 1.12) * largest)
     for y, (_, count) in enumerate(rows):
-        axes.text(count + 0.015 * largest, y, f"{count:,}", va="center", fontsize=10, color=colours["ink"])
+        text = f"{count:,} {escape_label(notes[y], 20)}".rstrip() if notes else f"{count:,}"
+        axes.text(count + 0.015 * largest, y, text, va="center", fontsize=10, color=colours["ink"])
     axes.set_xlabel("clips")
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.spines["left"].set_visible(False)

@@ -109,9 +109,15 @@ def write_page(
         Path of the page.
     """
     figures.clear_figures(folder)
+    label = next(iter(facts["labels"]), "")
+    examples = figures.example_clips(clips, label)
     page = load_template("explore.html.j2").render(
         **facts,
         findings=list_findings(facts),
+        examples=figures.example_figures(folder, examples, front, label),
+        example_names=[
+            f"{clip.id} ({dict(clip.fields)[label]})" if dict(clip.fields).get(label) else clip.id for clip in examples
+        ],
         clips=figures.clip_figures(folder, clips, front),
         class_figures=figures.class_figures(folder, facts),
         histograms=figures.histogram_figures(folder, facts),

@@ -65,7 +65,7 @@ def compute_statistics(
     ids = [str(clip) for clip in index["id"]]
     labels = {name: spec for name, spec in targets.items() if spec["kind"] == "label"}
     scalars = {name: spec for name, spec in targets.items() if spec["kind"] == "scalar"}
-    before_merging = source.extra.get("before", {})
+    before_merging, merged = (source.extra.get(key, {}) for key in ("before", "merged"))
     return {
         "data": _describe_data(source, index, front),
         "split_error": split.error,
@@ -74,6 +74,7 @@ def compute_statistics(
         "labels": {
             name: label_counts(index, name, spec, assigned)
             | {"note": spec["note"], "before_merging": before_merging.get(name, {})}
+            | {"merged_into": merged.get(name, {})}
             | {"single_group_classes": leakage.single_group_classes(index, name, spec["classes"])}
             for name, spec in labels.items()
         },
