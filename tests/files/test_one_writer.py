@@ -26,7 +26,7 @@ CHECKED = "a file that etude.files has checked and recorded"
 KNOWN = {
     "src/etude/reports/clip_frames.py": {"SoundFile": DRAFT},
     "src/etude/audio/numba_lock.py": {"TemporaryFile": TEMPORARY},
-    "src/etude/benchmarks/audio.py": {"TemporaryDirectory": TEMPORARY},
+    "src/etude/benchmarks/audio.py": {"TemporaryDirectory": TEMPORARY, "save": TEMPORARY},
     "src/etude/benchmarks/data.py": {
         "TemporaryDirectory": TEMPORARY,
         "mkdir": TEMPORARY,
@@ -34,7 +34,6 @@ KNOWN = {
         "save_file": TEMPORARY,
     },
     "src/etude/benchmarks/training.py": {"TemporaryDirectory": TEMPORARY, "mkdir": TEMPORARY},
-    "src/etude/benchmarks/predict.py": {"TemporaryDirectory": TEMPORARY, "save": TEMPORARY},
     "src/etude/benchmarks/startup.py": {"TemporaryDirectory": TEMPORARY},
     "src/etude/benchmarks/timing.py": {"TemporaryDirectory": TEMPORARY},
     "src/etude/benchmarks/transformer.py": {"TemporaryDirectory": TEMPORARY},

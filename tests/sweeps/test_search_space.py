@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from etude.config.compose import conf_dir
 from etude.config.validation import config_errors
 from etude.errors import UserError
-from etude.sweeps.search_space import Choice, Interval, parse_search_space, remove_overridden
+from etude.sweeps.search import Choice, Interval, parse_search_space, remove_overridden
 
 
 def sample(*overrides: str, count: int = 400, seed: int = 0) -> list[dict[str, str]]:

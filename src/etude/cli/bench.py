@@ -68,7 +68,7 @@ def bench(
 
 def _benchmark(name: str) -> Callable[[], list[Section]]:
     """Return the function of a benchmark."""
-    from etude.benchmarks import audio, data, predict, startup, training  # heavy: torch and lightning
+    from etude.benchmarks import audio, data, startup, training  # heavy: torch and lightning
 
     functions = {
         "audio": audio.benchmark_audio,
@@ -76,7 +76,7 @@ def _benchmark(name: str) -> Callable[[], list[Section]]:
         "models": training.benchmark_models,
         "loop": training.benchmark_loop,
         "startup": startup.benchmark_startup,
-        "predict": predict.benchmark_predict,
+        "predict": audio.benchmark_predict,
         "sweeps": startup.benchmark_sweeps,
     }
     return functions[name]

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from hydra.plugins.sweeper import Sweeper
 
 from etude.files import atomic, ownership
-from etude.sweeps.search_space import remove_overridden
-from etude.sweeps.study import (
+from etude.sweeps.search import (
     DIRECTION,
     build_sampler,
     finished_trials,
     mark_schema_version,
+    remove_overridden,
     requeue_interrupted_trials,
     summarise_trials,
 )

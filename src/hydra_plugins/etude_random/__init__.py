@@ -11,8 +11,16 @@ from hydra.plugins.sweeper import Sweeper
 
 from etude.errors import UserError
 from etude.files import atomic, ownership
-from etude.sweeps.search_space import parse_search_space, remove_overridden
-from etude.sweeps.study import Trial, best_trial, job_folder, job_score, summarise_trials, write_best_trial
+from etude.sweeps.search import (
+    Trial,
+    best_trial,
+    job_folder,
+    job_score,
+    parse_search_space,
+    remove_overridden,
+    summarise_trials,
+    write_best_trial,
+)
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
