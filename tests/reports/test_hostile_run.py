@@ -120,6 +120,7 @@ def test_comparison_escapes_names(folder: Path, tmp_path: Path, capsys: pytest.C
     assert compare([str(folder), f"--out={tmp_path}"]) == 0
     capsys.readouterr()
     assert_harmless((tmp_path / "compare.html").read_text("utf-8"), scripts=1)
+    assert_harmless((tmp_path / "curves.html").read_text("utf-8"), scripts=0)
     text = (tmp_path / "compare.md").read_text("utf-8")
     assert "<" not in text.replace("&lt;", "") and "](javascript" not in text.replace(r"\]", "")
     lines = (tmp_path / "compare.tex").read_text("utf-8").splitlines()
