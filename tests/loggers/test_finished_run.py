@@ -14,6 +14,7 @@ from sklearn.metrics import confusion_matrix, f1_score
 from tests.synthetic_runs import CLASSES, HOSTILE, SCALARS
 
 from etude.loggers import finished_run
+from etude.evaluation.means import targets_and_mean
 from etude.loggers.finished_run import FinishedRun, confusion_table
 from etude.reports.svg import ROLES, STAND_IN, Drawing, page_colours
 from etude.runs.folder import RunFolder
@@ -32,7 +33,7 @@ def test_all_numbers_of_metrics_json_have_a_name(finished: FinishedRun) -> None:
         keys = name.split("/")
         if keys[0] not in splits:
             continue
-        node = finished.metrics["targets"][keys[1]]["splits"][splits[keys[0]]]
+        node = targets_and_mean(finished.metrics)[keys[1]]["splits"][splits[keys[0]]]
         if keys[2] in ("n", "groups", "ungrouped"):
             assert value == node[keys[2]]
             continue

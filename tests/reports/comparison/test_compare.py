@@ -47,7 +47,7 @@ def test_unfinished_runs_are_listed(sweep: Path, capsys) -> None:
     show([sweep / "0", sweep / "2"])
     show([sweep / "2"])
     out = capsys.readouterr().out
-    assert out.count(" unfinished  ") == 4 + 1
+    assert out.count(" unfinished  ") == 5 + 1
     assert out.count("2: unfinished, without log messages.") == 2
 
 
