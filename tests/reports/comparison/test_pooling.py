@@ -16,7 +16,7 @@ from tests.commands import compare as main
 from etude.reports.comparison.compare import compare, show
 from etude.reports.comparison.pooling import pool_folds, score_repeats
 from etude.runs.folder import RunFolder, find_runs
-from etude.runs.results import write_metrics
+from etude.runs.results import write_metrics, write_predictions, write_record
 
 FOLDS = 3
 WriteFold = Callable[..., Path]
@@ -117,7 +117,15 @@ def test_repeated_cross_validations_have_a_mean(write_fold: WriteFold, table: pd
     assert f"lstm, genre: mean macro-F1 {expected:.2f} [" in sentences[0]
     assert f"of 2 repeated cross-validations ({expected:.2f}, {expected:.2f}), 60 clips in 12 groups" in sentences[0]
     assert score_repeats(sweep, pooled[:1]) == []
+    for shift, folder in enumerate(pooled):  # a baseline is fitted for each partition
+        files = RunFolder(folder)
+        genre = files.predictions["genre.baseline.statistics"].to_numpy().copy()
+        write_predictions(files, files.predictions.assign(**{"genre.baseline.statistics": np.roll(genre, shift)}))
+        write_record(files, files.record)
+        write_metrics(files)
     comparison = compare([sweep / "pooled"])  # the folds differ, and the scored clips do not
+    cells = {cell.score for cell in comparison.tables[0].cells.values() if not cell.folders}
+    assert "varies" not in cells and any("±" in score for score in cells)
     assert not any("different clips" in note for table in comparison.tables for note in table.notes)
     assert not any("different clips" in remark for remark in comparison.remarks)
 

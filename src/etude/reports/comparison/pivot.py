@@ -65,7 +65,8 @@ def pivot(
         for score in records:
             if score["status"] != "finished":
                 cells |= {(label(score, rows), col): Cell((), status=score["status"]) for col in sides[1]}
-    baselines = baseline_cells(scores, rows, cols)
+    splits = {folder: run.scored_on for folder, run in by_folder.items()}
+    baselines = _baseline_cells(scores, rows, cols, splits)
     added = [
         [labels for labels in dict.fromkeys(position[side] for position in baselines) if labels not in sides[side]]
         for side in (0, 1)
@@ -76,7 +77,9 @@ def pivot(
     )
 
 
-def baseline_cells(scores: Mapping[Position, list[dict[Any, Any]]], rows: Labels, cols: Labels) -> dict[Position, Cell]:
+def _baseline_cells(
+    scores: Mapping[Position, list[dict[Any, Any]]], rows: Labels, cols: Labels, splits: Mapping[str, str]
+) -> dict[Position, Cell]:
     """Return the cells of the baselines.
 
     Each baseline has its own row or column. The label of this row or column is the name of the baseline. It is written
@@ -86,6 +89,8 @@ def baseline_cells(scores: Mapping[Position, list[dict[Any, Any]]], rows: Labels
         scores: Rows of the frame of scores, by row and column of the table.
         rows: Axes in rows.
         cols: Axes in columns.
+        splits: Data and split of the runs by folder. Repeats of a cross-validation score the same clips with different
+            partitions, so their baselines differ.
     """
     side = next((side for side, axes in enumerate((rows, cols)) if set(axes) - set(SCORE_AXES)), None)
     if side is None or "class" in (*rows, *cols):
@@ -104,7 +109,7 @@ def baseline_cells(scores: Mapping[Position, list[dict[Any, Any]]], rows: Labels
             )
             new = (label, position[1]) if side == 0 else (position[0], label)
             measures[new] = tuple(str(cell_scores[0][axis]) for axis in SCORE_AXES)
-            values[new] += [(score["scored_on"], finite_or_none(score[baseline])) for score in cell_scores]
+            values[new] += [(splits[score["folder"]], finite_or_none(score[baseline])) for score in cell_scores]
     return {position: _baseline_cell(by_split, measures[position]) for position, by_split in values.items()}
 
 
