@@ -134,7 +134,8 @@ def test_every_config_file_is_in_the_reference(generated: dict[Path, str]) -> No
 def test_reference_describes_keys_of_options(generated: dict[Path, str]) -> None:
     backbone = generated[DOCS / "reference" / "config" / "backbone.md"]
     row = next(line for line in backbone.splitlines() if "<code>backbone.<wbr>kernel</code>" in line)
-    assert row == "| <code>backbone.<wbr>kernel</code> | `3` | Side of the filters, odd. *int* |"
+    description = r"Side of the filters, odd. A list has one value for each block. *int \| Sequence[int]*"
+    assert row == f"| <code>backbone.<wbr>kernel</code> | `3` | {description} |"
     described, keys = 0, 0
     for page, text in generated.items():
         if page.parent.name == "config":
