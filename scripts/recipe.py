@@ -1,8 +1,7 @@
 """Compare settings for small data sets, one at a time, over artist-disjoint folds and several seeds.
 
 python scripts/recipe.py run [NAME ...]     train missing runs into outputs/recipe
-python scripts/recipe.py table              print the table of docs/explanations/small-collections.md from the
-                                            existing runs
+python scripts/recipe.py table              print the rows of docs/explanations/small-collections.md that were run
 
 The environment variable EFFICIENTAT is the path of the published weights, mn04_as_mAP_432.pt.
 """
