@@ -151,7 +151,7 @@ def cnn(kernels: tuple[int, ...]) -> int:
         ("reproduction/table3/multitask_random", ast(12 * 128, 3)),
         ("reproduction/table3/multitask_pretrained", ast(12 * 128, 3)),
         ("improved/step7/cnn", cnn((3, 3, 3, 3)) + 257 * 10),
-        ("improved/table3/multitask_random", ast(12, 3)),  # learned positions in frequency only
+        ("improved/table3/multitask_random", ast(12 * 128, 3)),
         ("improved/step9/transfer_energy", ast(12 * 128, 1)),
         ("small", sum(p.numel() for p in EfficientAT(128).parameters()) + 2 * 384 + 385 * 10),
     ],
