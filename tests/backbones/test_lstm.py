@@ -171,5 +171,5 @@ def test_reproduction_experiments_have_the_published_sizes(
     composed = config(f"experiment={name}")
     net = make(composed["backbone"], 128)
     assert [layer.hidden_size for layer in net.forward_layers] == [hidden] * depth
-    assert (net.readout, net.dim) == ("last", hidden)
+    assert (net.readout, net.dim) == ("last", 2 * hidden)  # bidirectional
     assert (composed["optim"]["kind"], composed["optim"]["lr"], composed["optim"]["schedule"]) == ("adam", 1e-4, "none")
