@@ -242,6 +242,21 @@ def test_invalid_array_writes_nothing(
     assert not (tmp_path / "new").exists()
 
 
+def test_result_of_a_run_and_other_tables_are_not_replaced(
+    run: Path, arrays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The list of written files contains results of other commands, which are no tables of ids."""
+    (tmp_path / "results").mkdir()
+    table = tmp_path / "results" / "curves.csv"
+    table.write_text("epoch,val/loss\n1,0.5\n")
+    (tmp_path / "results" / LIST_NAME).write_text('"curves.csv"\n')
+    assert main([str(run), str(arrays), "--out", str(table)]) == 2
+    assert "curves.csv: exists and is not a table of ids; choose another name" in capsys.readouterr().err
+    assert table.read_text().startswith("epoch")
+    assert main([str(run), str(arrays), "--out", str(table / "x.csv")]) == 2
+    assert f"{table} is not a folder; choose another path" in capsys.readouterr().err
+
+
 def test_compressed_arrays_are_limited_in_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.zeros((140, 100)))
@@ -284,7 +299,7 @@ def test_run_on_audio_takes_no_arrays(
 ) -> None:  # fmt: skip
     reason = "arrays are predicted by runs that were trained on ready frames, such as those of data=patreco"
     assert call(checkpoint, home / "test", tmp_path / "a.csv") == 2
-    assert read_error(capsys) == f"{home / 'test'}: has 6 arrays of frames and no audio files; {reason}"
+    assert read_error(capsys) == f"{home / 'test'}: has arrays of frames (6) and no audio files; {reason}"
     array = home / "test" / "98.fused.full.npy"
     assert call(checkpoint, array, tmp_path / "a.csv") == 2
     assert read_error(capsys) == f"{array}: is an array of frames; {reason}"

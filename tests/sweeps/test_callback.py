@@ -120,6 +120,41 @@ def test_page_contains_all_tables_in_order_with_intervals_times_and_missing_tabl
     assert "Published: report, table 9" in (sweep / "report.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "report"}, "page.title: is missing"),
+        ({"name": "report", "title": "T", "foo": 1}, "page.foo: is not an option; available: name, title, text"),
+        ({"name": "../evil", "title": "T"}, "'../evil': is not a name of a page"),
+        ({"name": "curves", "title": "T"}, "curves: is the name of another page of the sweep"),
+        ({"name": "genre", "title": "T"}, "genre: is the name of another page of the sweep"),
+        ({"name": "r", "title": "T", "sections": {"a": "x"}}, "page.sections.a: must be a mapping"),
+        ({"name": "r", "title": "T", "sections": {"a": {"titel": "x"}}}, "page.sections.a.titel: is not an option"),
+        (
+            {"name": "r", "title": "T", "sections": {"a": {"published": PUBLISHED | {"rows": [["AST"]]}}}},
+            "page.sections.a.published.rows: ['AST'] has 1 cells instead of 2",
+        ),
+    ],
+)
+def test_wrong_options_of_the_page_are_reported(
+    options: dict, message: str, sweep: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    end(SweepTable({"genre": TABLES["genre"]}, page=options), sweep)
+    assert f"page of the sweep: left out: {message}" in caplog.text
+    assert not (sweep.parent / "evil.html").exists()
+    assert "Learning curves" in (sweep / "curves.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["../esc", "compare", "<b>x</b>"])
+def test_table_does_not_leave_the_folder_or_replace_a_page(
+    name: str, sweep: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    end(SweepTable({name: TABLES["genre"]}), sweep)
+    assert f"{name}: left out: " in caplog.text
+    assert "Paired tests" in (sweep / "compare.html").read_text()
+    assert not (sweep.parent / "esc.html").exists()
+
+
 def test_page_that_is_not_ours_is_kept(sweep: Path, caplog: pytest.LogCaptureFixture) -> None:
     (sweep / "report.html").write_text("mine")
     end(SweepTable(page=PAGE), sweep)

@@ -45,7 +45,7 @@ class CNN(Backbone):
     ) -> None:
         super().__init__()
         kernels = [kernel] * len(channels) if isinstance(kernel, int) else list(kernel)
-        odd = all(isinstance(side, int) and side > 0 and side % 2 for side in kernels)
+        odd = all(type(side) is int and side > 0 and side % 2 for side in kernels)
         if len(kernels) != len(channels) or not odd:
             raise ValueError(
                 f"backbone.kernel must be an odd number or a list of {len(channels)} odd numbers, one for each of "

@@ -88,7 +88,8 @@ def predict(
     training arrays. An array is one clip and is not divided into windows.
 
     With --out FILE.csv, the only result is a table with the first line Id,<target>,... and a row per file, sorted by
-    id. A file that cannot be read is then an error with exit status 2, and the table is not written.
+    id. A file that cannot be read is then an error with exit status 2, and the table is not written. An interrupted
+    table is not resumed.
     """
     command = context.obj["command"]
 

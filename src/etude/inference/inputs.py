@@ -59,7 +59,7 @@ class InputFiles:
                 reason = "audio file in a folder of arrays" if wanted else "array of frames in a folder of audio files"
                 skipped = [path for path in files if is_array(path) != wanted]
                 if not kept:
-                    raise UserError(f"{folder}: has {len(files)} arrays of frames and no audio files; {NO_ARRAYS}")
+                    raise UserError(f"{folder}: has arrays of frames ({len(files)}) and no audio files; {NO_ARRAYS}")
                 log_skipped_items(folder, [SkippedItem(as_text(path.relative_to(folder)), reason) for path in skipped])
             selected |= dict.fromkeys(kept)
         if not arrays and all(map(is_array, selected)):

@@ -104,7 +104,7 @@ def predict_files(options: PredictOptions, command: str = "", return_rows: bool 
     checkpoint = find_weights(options.run)
     folder = options.out or (options.run if options.run.is_dir() else options.run.parent) / PREDICT
     if id_table:
-        ownership.check_names(id_table.parent, [id_table.name])
+        _check_id_table(id_table)
     else:
         names = [path.name for path in tables.table_paths(folder, options.formats)]
         page_names = [] if options.page is False else [page.NAME, f"{figure.FOLDER}/"]
@@ -112,12 +112,8 @@ def predict_files(options: PredictOptions, command: str = "", return_rows: bool 
     model = Model(checkpoint, options.device)
     plan = model.plan(options.window, options.overlap)
     if options.window is None and not model.has_clip_length:
-        log.warning(
-            "%s: the length of the training clips is unknown, so windows of %g s are used; set another length with "
-            "--window",
-            checkpoint,
-            DEFAULT_SECONDS,
-        )
+        text = "%s: the length of the training clips is unknown, so windows of %g s are used; --window sets another"
+        log.warning(text, checkpoint, DEFAULT_SECONDS)
     files = found.select(model.takes_arrays)
     has_arrays = any(map(is_array, files))
     if options.window is not None:
@@ -173,6 +169,22 @@ def _check_options(options: PredictOptions, id_table: bool) -> None:
         raise UserError(f"--page: --out {options.out} is a file; name a folder, or remove --page")
 
 
+def _check_id_table(path: Path) -> None:
+    """Check before the prediction that a table of ids can be written, and that it replaces nothing but such a table.
+
+    Raises:
+        UserError: The path is not ours, is another table, such as a result of a run, or is not in a folder.
+    """
+    ownership.check_names(path.parent, [path.name])
+    parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not parent.is_dir():
+        raise UserError(f"--out {path}: {parent} is not a folder; choose another path")
+    if path.is_file():
+        with path.open("rb") as file:
+            if not file.readline().startswith(f"{tables.ID},".encode()):
+                raise UserError(f"--out {path}: exists and is not a table of ids; choose another name")
+
+
 def _write_id_table(
     path: Path, model: Model, files: list[Path], plan: WindowPlan, options: PredictOptions
 ) -> PredictResult:
@@ -185,12 +197,17 @@ def _write_id_table(
     ids = inputs.sort_by_id(files, options.id_format, inputs.array_id_format(model.checkpoint))
     rows, shown = [], list[FilePrediction]()
     results = engine.predict(model, list(ids.values()), plan, options.batch_size, options.workers)
-    for name, prediction in zip(ids, track(results, len(ids), "Predictions", "files"), strict=True):
-        if prediction.reason:
-            raise DataError(f"{as_text(prediction.path)}: {prediction.reason}; {path} is not written")
-        rows.append({tables.ID: name, **tables.file_row(prediction, model.columns)})
-        if len(shown) < tables.SUMMARY_ROWS:
-            shown.append(prediction)
+    try:
+        for name, prediction in zip(ids, track(results, len(ids), "Predictions", "files"), strict=True):
+            if prediction.reason:
+                raise DataError(f"{as_text(prediction.path)}: {prediction.reason}; {path} is not written")
+            _warn_if_suspect(prediction)
+            rows.append({tables.ID: name, **tables.file_row(prediction, model.columns)})
+            if len(shown) < tables.SUMMARY_ROWS:
+                shown.append(prediction)
+    except KeyboardInterrupt:
+        log.warning("%d of %d files were predicted; %s is not written", len(rows), len(ids), path)
+        raise
     with os_errors.explain_errors(path, os_errors.FOLDER_REMEDY, f"--out {path}"):
         ownership.open_folder(path.parent)
         tables.write_id_table(path, rows, model.columns)
@@ -309,13 +326,17 @@ def _predict_missing(
     for prediction in track(results, len(missing), "Predictions", "files"):
         with os_errors.explain_errors(journal.path, os_errors.FOLDER_REMEDY):
             journal.append(prediction)
-        name = as_text(prediction.path)
         if prediction.reason:
             n_failed += 1
-            log.warning("%s: %s", name, prediction.reason)
-        elif prediction.suspect:
-            log.warning("%s: is used although it may not be music: it %s", name, prediction.suspect)
+            log.warning("%s: %s", as_text(prediction.path), prediction.reason)
+        _warn_if_suspect(prediction)
     return n_failed
+
+
+def _warn_if_suspect(prediction: FilePrediction) -> None:
+    """Log a warning if a file was predicted although it may not contain music."""
+    if prediction.suspect and not prediction.reason:
+        log.warning("%s: is used although it may not be music: it %s", as_text(prediction.path), prediction.suspect)
 
 
 def _journal_line(values: dict[str, Any]) -> bytes:

@@ -17,6 +17,7 @@ from etude.runs.folder import find_runs
 if TYPE_CHECKING:
     from etude.reports.comparison.text import Comparison
 
+RESERVED = ("compare", "curves", "maps")  # names of the pages of each sweep
 log = logging.getLogger(__name__)
 
 
@@ -85,9 +86,11 @@ class SweepTable(Callback):
         from etude.reports.comparison.axes import options_from_config  # heavy: numpy
         from etude.reports.comparison.compare import compare_runs, write_comparison
         from etude.reports.comparison.scores import read_runs
+        from etude.reports.comparison.sweep_page import check_page_name
         from etude.reports.comparison.text import print_comparison
 
         try:
+            check_page_name(name, RESERVED)
             options = replace(options_from_config(table), out=folder, stem=name)
             comparison = compare_runs(read_runs(folder), options, tests=False)  # cells are means over seeds
             print(f"\n{name}")  # noqa: T201
@@ -102,10 +105,11 @@ class SweepTable(Callback):
     ) -> Path | None:
         """Write the page of all further tables and return its path, or None if there was an error."""
         from etude.reports.comparison.scores import read_runs  # heavy: numpy
-        from etude.reports.comparison.sweep_page import PageOptions, write_sweep_page
+        from etude.reports.comparison.sweep_page import check_page_name, page_from_config, write_sweep_page
 
         try:
-            page = PageOptions(**{str(key): value for key, value in options.items()})
+            page = page_from_config(options)
+            check_page_name(page.name, (*RESERVED, *self.tables))
             sections = [page.section(name, comparison, error) for name, (comparison, error) in results.items()]
             return write_sweep_page(folder, page, sections, read_runs(folder))
         except Exception as error:  # of any kind, because the runs are complete without the page

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from etude.files.atomic import write_text
 from etude.reports.comparison.axes import axis_value
 from etude.reports.comparison.page import table_content
 from etude.reports.comparison.runs import ComparedRun, mapping_or_empty, run_titles
+from etude.reports.comparison.table import Labels
 from etude.reports.comparison.text import Comparison
 from etude.reports.html import load_template
 from etude.runs.folder import RunFolder
@@ -70,22 +72,73 @@ class PageOptions:
         name: Name of the file without its suffix.
         title: Title of the page.
         text: Sentences below the title.
-        sections: Title, text and published table by the name of a table of the sweep.
+        sections: Sections without tables, by the name of a table of the sweep.
     """
 
     name: str
     title: str
     text: str = ""
-    sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sections: Mapping[str, SweepSection] = field(default_factory=dict)
 
     def section(self, name: str, comparison: Comparison | None, error: str = "") -> SweepSection:
         """Return the section of a table."""
-        options = {key: value for key, value in self.sections.get(name, {}).items() if value is not None}
-        published = options.pop("published", None)
-        if unknown := sorted(set(options) - {"title", "text"}):
-            raise UserError(f"{unknown[0]}: is not an option of a section; available: title, text, published")
-        table = PublishedTable(**{str(key): value for key, value in published.items()}) if published else None
-        return SweepSection(**{"title": name, **options}, comparison=comparison, error=error, published=table)
+        return replace(self.sections.get(name, SweepSection(name)), comparison=comparison, error=error)
+
+
+def page_from_config(values: Mapping[str, Any]) -> PageOptions:
+    """Return the options of a page of a sweep's config.
+
+    Args:
+        values: Mapping with `name`, `title`, `text` and `sections`, a mapping from tables to `title`, `text` and
+            `published`. A published table has `source`, `data`, `columns` and `rows`.
+
+    Raises:
+        UserError: A key is missing or unknown, or a value has another type.
+    """
+    fields = _check_keys("page", values, ("name", "title"), ("text", "sections"))
+    sections = {}
+    for name, section in _check_keys("page.sections", fields.pop("sections", None) or {}, (), None).items():
+        key = f"page.sections.{name}"
+        content = _check_keys(key, section, (), ("title", "text", "published"))
+        published = None
+        if table := content.pop("published", None):
+            key = f"{key}.published"
+            items = _check_keys(key, table, ("source", "data", "columns", "rows"), ())
+            columns, rows = list(items["columns"]), [list(map(str, row)) for row in items["rows"]]
+            if wrong := [row for row in rows if len(row) != len(columns)]:
+                raise UserError(f"{key}.rows: {wrong[0]} has {len(wrong[0])} cells instead of {len(columns)}")
+            published = PublishedTable(str(items["source"]), str(items["data"]), list(map(str, columns)), rows)
+        texts = {item: str(text) for item, text in content.items() if text is not None}
+        sections[name] = SweepSection(**{"title": name, **texts}, published=published)
+    return PageOptions(**{item: str(text) for item, text in fields.items() if text is not None}, sections=sections)
+
+
+def check_page_name(name: str, taken: Sequence[str]) -> None:
+    """Check the name of a page of a sweep, which becomes the name of a file.
+
+    Args:
+        name: Name without its suffix.
+        taken: Names of other pages.
+
+    Raises:
+        UserError: The name is taken, or has other characters than letters, digits, `_`, `-` and dots.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UserError(f"{name!r}: is not a name of a page; use letters, digits, _ and -")
+    if name in taken:
+        raise UserError(f"{name}: is the name of another page of the sweep; choose another name")
+
+
+def _check_keys(key: str, values: Any, required: Labels, optional: Labels | None) -> dict[str, Any]:
+    """Return a mapping of a config after checking its keys. `optional` None allows all keys."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"{key}: must be a mapping")
+    if missing := [name for name in required if values.get(name) is None]:
+        raise UserError(f"{key}.{missing[0]}: is missing")
+    known = (*required, *(optional or ()))
+    if optional is not None and (unknown := [name for name in values if name not in known]):
+        raise UserError(f"{key}.{unknown[0]}: is not an option; available: {', '.join(known)}")
+    return {str(name): value for name, value in values.items()}
 
 
 def write_sweep_page(
