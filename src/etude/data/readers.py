@@ -144,8 +144,8 @@ def read_precomputed(path: Path, front: FrontEnd, shortest: float = 0.0) -> np.n
         array = _load_array(path)
     except Exception as error:  # for a damaged file numpy raises ValueError, EOFError, TokenError, BadZipFile, ...
         # numpy takes any unknown content for pickled objects and advises to load them, which could run code
-        reason = "it is not a .npy file of numbers" if "pickle" in str(error) else error
-        raise DecodeError(f"{path}: cannot be read as an array of numbers ({reason})") from error
+        fault = "it is not a .npy file of numbers" if "pickle" in str(error) else str(error)
+        raise DecodeError(f"{path}: cannot be read as an array of numbers ({fault})") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise DecodeError(f"{path}: does not contain an array of numbers")
     if array.ndim != 2 or array.shape[0] != front.bins or not array.shape[1]:

@@ -109,7 +109,7 @@ def page_from_config(values: Mapping[str, Any]) -> PageOptions:
                 raise UserError(f"{key}.rows: {wrong[0]} has {len(wrong[0])} cells instead of {len(columns)}")
             published = PublishedTable(str(items["source"]), str(items["data"]), list(map(str, columns)), rows)
         texts = {item: str(text) for item, text in content.items() if text is not None}
-        sections[name] = SweepSection(**{"title": name, **texts}, published=published)
+        sections[name] = SweepSection(texts.get("title", name), texts.get("text", ""), published=published)
     return PageOptions(**{item: str(text) for item, text in fields.items() if text is not None}, sections=sections)
 
 
