@@ -10,6 +10,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
@@ -19,6 +20,7 @@ from etude.reports.charts import Panel, log_ticks, padded_range
 from etude.reports.html import load_template
 from etude.runs.folder import RunFolder
 from etude.runs.readers import read_mapping
+from etude.runs.schemas import overfit_fault
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 NEAR_ZERO = 0.05  # largest share of the first loss that is nearly zero
 TOLERANCE = 0.1  # largest error of a scalar that is learned, as a share of its range
 STILL_FALLING = 0.9  # largest ratio of the last loss to the loss a quarter of the epochs earlier
+MIN_STEPS = 3  # fewest steps between these two losses, if there are as many
+LARGE = 1e5  # numbers of this size or more have an exponent
 MOST_NAMED = 3  # clips in the verdict
 ROW_HEIGHT = 30  # pixels of a clip in a figure
 
@@ -70,10 +74,12 @@ def write_overfit_page(run: RunFolder) -> Verdict:
     """
     try:
         content = read_mapping(run.overfit_path)
-        clips: list[dict[str, Any]] = content["clips"]
-        first, last = (float(content[key]["losses"]["val/loss"]) for key in ("first", "last"))
-    except (ValueError, KeyError, TypeError) as error:
+        if fault := overfit_fault(content):
+            raise ValueError(fault)
+    except ValueError as error:
         raise UserError(f"{run.overfit_path}: cannot be read; train the run again with debug=overfit") from error
+    clips: list[dict[str, Any]] = content["clips"]
+    first, last = (float(content[key]["losses"]["val/loss"]) for key in ("first", "last"))
     config = run.config if run.config_path.is_file() else {}
     log = run.read_curves()
     verdict = find_verdict(content, config, log)
@@ -92,6 +98,7 @@ def write_overfit_page(run: RunFolder) -> Verdict:
         last_epoch=content["last"]["epoch"],
         first_loss=first,
         last_loss=last,
+        format=_format,
         n=len({clip["id"] for clip in clips}),
     )
     write_text(run.overfit_page_path, page)
@@ -120,16 +127,20 @@ def find_verdict(content: dict[str, Any], config: dict[str, Any], log: DataFrame
     n, n_wrong = len({clip["id"] for clip in clips}), len({clip["id"] for clip in wrong})
     is_low = last <= limit
     epochs = format_count(content["last"]["epoch"], "epoch")
-    change = f"The loss {'fell' if last < first else 'changed'} from {_loss(first)} to {_loss(last)} in {epochs}"
+    verb = "fell" if last < first else "rose" if last > first else "changed"
+    change = f"The loss {verb} from {_loss(first)} to {_loss(last)} in {epochs}"
+    if _loss(first) == _loss(last):
+        change = f"The loss did not fall: {_loss(last)} after {epochs}"
     nearly = f"{'nearly' if is_low else 'not nearly'} zero (at most {_loss(limit)})"
     if wrong:
         named = ", ".join(_describe_error(clip) for clip in wrong[:MOST_NAMED])
-        more = f" and {len(wrong) - MOST_NAMED} more predictions" if len(wrong) > MOST_NAMED else ""
-        conclusion = f"The network did not learn {n_wrong} of {format_count(n, 'clip')}: {named}{more}."
-    elif is_low:
-        conclusion = f"The network learned all {format_count(n, 'clip')}."
+        n_more = len(wrong) - MOST_NAMED
+        more = f" and {format_count(n_more, 'more prediction')}" if n_more > 0 else ""
+        share = "the clip" if n == 1 else f"{n_wrong} of {format_count(n, 'clip')}"
+        conclusion = f"The network did not learn {share}: {named}{more}."
     else:
-        conclusion = f"The network predicts all {format_count(n, 'clip')} correctly."
+        every = "the clip" if n == 1 else f"all {format_count(n, 'clip')}"
+        conclusion = f"The network learned {every}." if is_low else f"The network predicts {every} correctly."
     sentence = f"{conclusion} {change}, which is {nearly}."
     passed = is_low and not wrong
     return Verdict(passed, sentence, [] if passed else _list_checks(config, log, limit, bool(wrong)), limit)
@@ -146,8 +157,8 @@ def _list_checks(config: dict[str, Any], log: DataFrame, limit: float, has_wrong
             "The training loss is nearly zero, so training and evaluation of the same clips differ, such as by the "
             f"running statistics of a batch normalisation after few steps. {longer}"
         )
-    elif len(losses) > 3 and losses[-1] < STILL_FALLING * losses[-1 - len(losses) // 4]:
-        checks.append(f"The loss still fell in the last quarter of the epochs. {longer}")
+    elif _is_falling(losses):
+        checks.append(f"The loss still fell at the end of training. {longer}")
     else:
         rate = (config.get("optim") or {}).get("lr")
         now = f" (now optim.lr={rate:g})" if isinstance(rate, float | int) else ""
@@ -158,6 +169,15 @@ def _list_checks(config: dict[str, Any], log: DataFrame, limit: float, has_wrong
         checks.append("Listen to the clips that are not learned. A clip can be silent, or have a wrong label.")
     checks.append("Look for errors in the layers and masks of a new backbone, or enlarge the network.")
     return checks
+
+
+def _is_falling(losses: list[float]) -> bool:
+    """Return whether the loss decreased clearly, or at each step, over the last quarter of the epochs."""
+    steps = min(max(MIN_STEPS, len(losses) // 4), len(losses) - 1)
+    if steps < 1:
+        return False
+    last = losses[-1 - steps :]
+    return last[-1] < STILL_FALLING * last[0] or all(b < a for a, b in pairwise(last))
 
 
 def draw_loss(log: DataFrame, content: dict[str, Any], limit: float) -> str:
@@ -234,10 +254,17 @@ def _tolerance(spec: dict[str, Any]) -> float:
 
 def _describe_error(clip: dict[str, Any]) -> str:
     """Return a clause about a clip that is not learned, such as "a.wav (genre: jazz instead of rock)"."""
-    last, true = (v if isinstance(v := clip[key], str) else format_number(float(v)) for key in ("last", "true"))
+    last, true = (v if isinstance(v := clip[key], str) else _format(float(v)) for key in ("last", "true"))
     return f"{clip['id']} ({clip['target']}: {last} instead of {true})"
 
 
 def _loss(value: float) -> str:
     """Return a loss with two significant digits or more."""
-    return format_number(value, 2 if abs(value) >= 0.1 else 3 if abs(value) >= 0.01 else 4)
+    return _format(value, 2 if abs(value) >= 0.1 else 3 if abs(value) >= 0.01 else 4)
+
+
+def _format(value: float, digits: int = 2) -> str:
+    """Return a number as text. A large number has an exponent, such as 1.23e+08."""
+    if LARGE <= abs(value) < math.inf:
+        return f"{value:.3g}".replace("-", "−")
+    return format_number(value, digits)

@@ -10,6 +10,7 @@ A schema is one of these:
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,17 @@ RECORD = {
     **{"seconds?": {"train?": NUMBER, "total?": NUMBER}, "model?": MODEL, "versions?": {"*": (str, type(None))}},
     **{"git?": (dict,), "hardware?": (dict,), "earlier_training?": EARLIER_TRAINING},
 }
+VALIDATION = {"epoch": COUNT, "losses": {"val/loss": NUMBER}}
+OVERFIT = {
+    **{"first": VALIDATION, "last": VALIDATION, "threshold?": NUMBER, "clips": [{"id": TEXT, "target": TEXT}]},
+    **{"targets": {"*": {"kind": TEXT, "classes?": [TEXT], "low?": NUMBER, "high?": NUMBER}}},
+}
+OVERFIT_CLIPS: dict[str, dict[str, Any]] = {
+    "label": dict.fromkeys(("true", "first", "last"), TEXT)
+    | dict.fromkeys(("first_probability", "last_probability"), NUMBER),
+    "scalar": dict.fromkeys(("true", "first", "last"), NUMBER),
+}
+"""Further keys of a clip in overfit.json by kind of target."""
 
 
 def find_fault(value: Any, schema: Any, path: str = "") -> str:
@@ -181,6 +193,24 @@ def record_fault(content: Any) -> str:
     if first := find_fault(content, RECORD):
         return first
     return next(filter(None, (target_fault(name, target) for name, target in content["targets"].items())), "")
+
+
+def overfit_fault(content: dict[str, Any]) -> str:
+    """Return the first fault of the content of overfit.json, or an empty string. Losses and outputs can be infinite."""
+    content = json.loads(json.dumps(content), parse_constant=lambda _: 0.0)
+    if first := find_fault(content, OVERFIT):
+        return first
+    targets, clips = content["targets"], content["clips"]
+    if not targets or not clips:
+        return "there are no targets or no clips"
+    if first := next(filter(None, (target_fault(name, target) for name, target in targets.items())), ""):
+        return first
+    for k, clip in enumerate(clips):
+        if clip["target"] not in targets:
+            return f"clips[{k}] has the target {_format_value(clip['target'])}, which is unknown"
+        if first := find_fault(clip, OVERFIT_CLIPS[targets[clip["target"]]["kind"]], f"clips[{k}]"):
+            return first
+    return ""
 
 
 def table_fault(table: DataFrame, targets: dict[str, Any]) -> str:

@@ -91,7 +91,7 @@ def test_means_are_columns_tested_and_written(runs: Path, tmp_path: Path) -> Non
 
 
 def test_single_task_runs_that_cannot_be_combined_are_named(
-    runs: Path, tmp_path: Path, write_run: Callable[..., Path]
+    runs: Path, tmp_path: Path, write_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = scalar_predictions(0)
     write_run(tmp_path / "a", target_columns(table, "valence"), task="valence")
@@ -106,6 +106,31 @@ def test_single_task_runs_that_cannot_be_combined_are_named(
     write_run(tmp_path / "d", target_columns(scalar_predictions(4), "valence"), task="valence", split="other")
     (remark,) = [remark for remark in compare([tmp_path], options).remarks if "no mean over" in remark]
     assert "several of them have the same target" in remark
+    assert main([str(tmp_path), "--rows=backbone", "--where", "target=mean"]) == 2
+    error = capsys.readouterr().err
+    assert "--where target=mean: no run has such scores of test clips; " in error and remark.rstrip(".") in error
+    assert "--split" not in error and "--metric" not in error
+    assert main([str(tmp_path), "--where", "target=mean", "--split=val"]) == 2
+    error = capsys.readouterr().err
+    assert "--split val --where target=mean: no run has such scores of validation clips; a, b, c, d: " in error
+    assert "the axis run, class, task or name; use --layout settings" in error
+
+
+def test_run_of_older_version_without_mean_is_named(
+    tmp_path: Path, write_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i, name in enumerate(("new", "old")):
+        write_run(tmp_path / name, scalar_predictions(i), seed=i)
+    path = tmp_path / "old" / "metrics.json"
+    metrics = json.loads(path.read_text("utf-8"))
+    del metrics["mean"], metrics["checksum"]
+    path.write_text(json.dumps(metrics), "utf-8")
+    hint = "old: Its scores have no mean over the scalars, because they are from an older version: etude report"
+    comparison = compare([tmp_path], CompareOptions(where={"target": ("mean",)}))
+    assert f"{hint}." in comparison.remarks
+    assert comparison.frame["name"].tolist() == ["new"]
+    assert main([str(tmp_path / "old"), "--where", "target=mean"]) == 2
+    assert f"--where target=mean: no run has such scores of test clips; {hint}" in capsys.readouterr().err
 
 
 def test_means_over_different_targets_are_separate(tmp_path: Path, write_run: Callable[..., Path]) -> None:

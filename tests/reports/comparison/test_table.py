@@ -187,7 +187,7 @@ def test_run_table_shows_differing_axes_and_is_followed_by_means(grid: Path) -> 
         (["--rows="], "--rows=: empty value"),
         (["--rows=seed,"], "'--rows': an item of the list is empty"),
         (["--out="], "--out=: empty value"),
-        (["--where", "target=genre", "--metric=spearman"], "no run has scores for this metric or split"),
+        (["--where", "target=genre", "--metric=spearman"], "genre: no run has such scores of test clips"),
     ],
 )
 def test_invalid_arguments_cause_one_line_message(grid: Path, arguments: list[str], message: str, capsys) -> None:

@@ -320,11 +320,16 @@ def _first_match(run_values: Sequence[str], allowed: Sequence[str]) -> int:
 
 
 def _filter_values(run: ComparedRun, axis: str) -> list[str]:
-    """Return the values of a run on an axis. A run with one scalar can be part of a mean over several runs."""
+    """Return the values of a run on an axis. The target can also be the mean over scalars.
+
+    A run with one scalar can be part of a mean over several runs. The mean of a run of an older version is missing,
+    which its remark states.
+    """
     if axis != "target":
         return [axis_value(run, axis)]
-    scalars = [target for target in run.metrics.values() if target["kind"] == "scalar"]
-    return [*run.metrics, *([mean_name(run.metrics)] if run.mean or len(scalars) == len(run.metrics) == 1 else [])]
+    n_scalars = sum(target["kind"] == "scalar" for target in run.metrics.values())
+    has_mean = run.mean or n_scalars > 1 or n_scalars == len(run.metrics) == 1
+    return [*run.metrics, *([mean_name(run.metrics)] if has_mean else [])]
 
 
 def _is_fold_of(fold: ComparedRun, pooled: ComparedRun) -> bool:

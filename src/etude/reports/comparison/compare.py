@@ -29,7 +29,13 @@ from etude.reports.comparison.page import render_page, split_title
 from etude.reports.comparison.pivot import pivot, table_notes
 from etude.reports.comparison.pooling import pool_folds, score_repeats
 from etude.reports.comparison.runs import ComparedRun, mean_titles, printable, run_titles, scored_targets
-from etude.reports.comparison.scores import find_repetitions, read_runs, score_frame, single_task_means
+from etude.reports.comparison.scores import (
+    find_repetitions,
+    no_scores_message,
+    read_runs,
+    score_frame,
+    single_task_means,
+)
 from etude.reports.comparison.table import REPEAT_AXES, Labels, Table
 from etude.reports.comparison.text import Comparison, print_comparison, test_lines, to_latex, to_markdown
 from etude.runs.folder import find_runs
@@ -111,8 +117,9 @@ def compare_runs(runs: Sequence[ComparedRun], options: CompareOptions | None = N
     frame = all_scores[all_scores["folder"].isin({str(run.folder) for run in shown})]
     once = frame[~frame["folder"].isin({str(folder) for folder in repeated})]
     if frame["metric"].isna().all() and any(run.metrics for run in shown):
-        argument = f"--metric {','.join(metrics)}" if metrics else f"--split {options.split}"
-        raise UserError(f"{argument}: no run has scores for this metric or split")
+        without_mean = [run for run in shown if run.remark and not run.mean and MEAN in options.where.get("target", ())]
+        reasons = [*(f"{names[run.folder]}: {run.remark}" for run in without_mean), *mean_remarks]
+        raise UserError("; ".join([no_scores_message(options), *(reason.rstrip(".") for reason in reasons)]))
     tables = []
     for title, scores in _split_into_tables(frame if "run" in axes else once, shown, axes):
         tables.append(pivot(scores, shown, names, rows, cols))
@@ -209,11 +216,20 @@ def _filter_targets(frame: DataFrame, options: CompareOptions) -> DataFrame:
 def _combined_means(
     runs: Sequence[ComparedRun], options: CompareOptions, axes: Labels
 ) -> tuple[list[ComparedRun], list[str]]:
-    """Return the means over the targets of several single-task runs, and remarks, unless an axis separates the runs."""
+    """Return the means over the targets of several single-task runs, and remarks, unless an axis separates the runs.
+
+    If only means are shown, a remark states that the runs are separated.
+    """
     targets = options.where.get("target", ("mean",))
     separate = any(axis in ("run", "class", "task", "name") or axis.startswith(("task.", "choices.")) for axis in axes)
-    wanted = not separate and any(target.startswith(MEAN) for target in targets)
-    return single_task_means(runs, options.split) if wanted else ([], [])
+    if not any(target.startswith(MEAN) for target in targets):
+        return [], []
+    if not separate:
+        return single_task_means(runs, options.split)
+    single = [run.name for run in runs if [target["kind"] for target in run.metrics.values()] == ["scalar"]]
+    reason = "there is no mean over their targets in a table with the axis run, class, task or name"
+    shown = options.where.get("target") == (MEAN,) and len(single) > 1
+    return [], [f"{', '.join(single)}: {reason}; use --layout settings."] if shown else []
 
 
 def _notes_on_target_means(table: Table, runs: Sequence[ComparedRun]) -> list[str]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from etude.evaluation.means import mean_over_scalars
 from etude.evaluation.measure import replace_non_finite
 from etude.evaluation.metrics import PRIMARY
-from etude.evaluation.score_summary import are_groups_unknown, count_known_groups
-from etude.reports.comparison.axes import NAMED_AXES, axis_value, differing_axes, settings_key
+from etude.evaluation.score_summary import SPLIT_NAMES, are_groups_unknown, count_known_groups
+from etude.reports.comparison.axes import NAMED_AXES, CompareOptions, axis_value, differing_axes, settings_key
 from etude.reports.comparison.runs import ComparedRun, mapping_or_empty, mean_titles, printable, read_compared_run
 from etude.reports.comparison.table import REPEAT_AXES
 from etude.runs.folder import find_runs
@@ -81,6 +81,17 @@ def score_frame(
         run_rows = [shared | row for row in _score_rows(run, titles, split, metrics, classes)]
         rows += run_rows or [shared]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def no_scores_message(options: CompareOptions) -> str:
+    """Return the message that no run has the scores of a comparison, after the options that can be the reason."""
+    given = [("--metric", ",".join(options.metrics)), ("--split", options.split), ("--layout", options.layout)]
+    unset = ("", CompareOptions.split, CompareOptions.layout)
+    arguments = [f"{key} {value}" for (key, value), default in zip(given, unset, strict=True) if value != default]
+    if targets := options.where.get("target"):
+        arguments.append(f"--where target={','.join(targets)}")
+    scores = f"scores of {SPLIT_NAMES[options.split]} clips"
+    return f"{' '.join(arguments)}: no run has such {scores}" if arguments else f"no run has {scores}"
 
 
 def identical_runs(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
