@@ -192,13 +192,15 @@ def _section_content(section: SweepSection) -> dict[str, Any]:
     comparison, published = section.comparison, section.published
     runs = comparison.runs if comparison else []
     seconds = [run.seconds for run in runs if run.seconds and not run.pooled]
+    names = comparison.names if comparison else {}
+    trials = {f"{names[run.folder]}: {run.remark}" for run in runs if run.record.get("trial")}  # in the page's head
     same_data = bool(runs) and published is not None and all(_data_option(run) == published.data for run in runs)
     return {
         "title": section.title,
         "text": section.text,
         "error": section.error,
         "tables": [table_content(table) for table in comparison.tables] if comparison else [],
-        "remarks": comparison.remarks if comparison else [],
+        "remarks": [text for text in comparison.remarks if text not in trials] if comparison else [],
         "time": f"{format_count(len(seconds), 'run')}, {format_duration(sum(seconds))}" if seconds else "",
         "published": published if same_data else None,
     }
