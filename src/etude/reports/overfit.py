@@ -157,12 +157,15 @@ def _list_checks(config: dict[str, Any], log: DataFrame, limit: float, has_wrong
             "The training loss is nearly zero, so training and evaluation of the same clips differ, such as by the "
             f"running statistics of a batch normalisation after few steps. {longer}"
         )
+    elif len(losses) == 1:
+        checks.append(f"One epoch does not show whether the training loss falls. {longer}")
     elif _is_falling(losses):
-        checks.append(f"The loss still fell at the end of training. {longer}")
+        checks.append(f"The training loss still fell at the end of training. {longer}")
     else:
         rate = (config.get("optim") or {}).get("lr")
         now = f" (now optim.lr={rate:g})" if isinstance(rate, float | int) else ""
-        checks.append(f"The loss no longer falls. Try other learning rates{now}; debug=find_lr shows the loss by rate.")
+        remedy = f"Try other learning rates{now}; debug=find_lr shows the loss by rate."
+        checks.append(f"The training loss no longer falls. {remedy}")
     if (train := (config.get("transfer") or {}).get("train")) not in (None, "full"):
         checks.append(f"transfer.train={train} keeps layers frozen. Try transfer.train=full.")
     if has_wrong:
