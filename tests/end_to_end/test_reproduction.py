@@ -249,6 +249,7 @@ def scored_clips(folder: Path) -> dict[str, dict[str, int]]:
 SHORT = ("debug=fast", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1", "seed=0")
 
 
+@pytest.mark.full
 def test_one_cell_of_each_kind_trains_on_the_layout_of_the_data(tmp_path: Path, train: Callable[..., Result]) -> None:
     write_data(tmp_path, (2, 1), lambda number: (48, 12))
     cells = {"table1/lstm_beat_mel": 15, "table2/cnn_valence": 5, "table3/multitask_random": 5}
