@@ -24,9 +24,9 @@ from etude.demo.predictor import MB, Predictor, UploadLimits
 from etude.demo.request_filter import RequestFilter, host_rules, is_loopback
 from etude.demo.uploads import Uploads
 from etude.errors import UserError
+from etude.evaluation.formatting import printable
 from etude.inference.model import Model
 from etude.inspection.clips import InspectedRun
-from etude.reports.comparison.runs import printable
 from etude.runs.folder import find_weights
 
 if TYPE_CHECKING:

@@ -112,3 +112,8 @@ def format_duration(seconds: float | None) -> str:
     if rounded < 3600:
         return f"{rounded // 60} min {rounded % 60:02d} s"
     return f"{rounded // 3600} h {rounded % 3600 // 60:02d} min"
+
+
+def printable(value: object) -> str:
+    """Return a value as text in one line, with a replacement character for each terminal control character."""
+    return "".join(c if c.isprintable() else "�" for c in str(value))

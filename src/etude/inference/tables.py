@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from etude.data.audio_files import as_text
 from etude.errors import UserError
-from etude.evaluation.formatting import format_number
+from etude.evaluation.formatting import format_number, printable
 from etude.files.atomic import open_file, remove, replace, write_text
 from etude.files.ownership import draft_path, record
 from etude.inference import engine, inputs
@@ -154,7 +154,7 @@ def print_summary(results: Iterable[FilePrediction], count: int, columns: Predic
     for result in islice(results, SUMMARY_ROWS):
         length = "" if result.reason or math.isnan(result.seconds) else format_clock(result.seconds)
         cells = ["–"] * len(kinds) if result.reason else format_predictions(result, columns)
-        rows.append([_printable(as_text(result.path.name)), length, *cells])
+        rows.append([printable(as_text(result.path.name)), length, *cells])
     console = Console(highlight=False)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     # file names are shortened in a narrow terminal
@@ -243,11 +243,6 @@ def _data_frames(results: Iterable[FilePrediction], columns: PredictionColumns) 
         pd.DataFrame(files).astype({"seconds": float, **floats}),
         pd.DataFrame(windows, columns=names).astype({"end": float, **floats}),
     )
-
-
-def _printable(name: str) -> str:
-    """Return a name with a replacement for control characters, such as escapes of the terminal and line ends."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in name)
 
 
 def _shorten(name: str, max_length: int) -> str:

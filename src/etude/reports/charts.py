@@ -39,7 +39,7 @@ def round_ticks(ends: Range, n_max: int, integer: bool = False) -> list[tuple[fl
     values = MaxNLocator(max(1, n_max), steps=[1, 2, 2.5, 5, 10], integer=integer).tick_values(low, high)
     tolerance = 1e-9 * (high - low)
     inside = [float(v) for v in values if low - tolerance <= v <= high + tolerance]
-    return [(v, f"{v + 0.0:.4g}".replace("e-0", "e-").replace("-", "−")) for v in inside]
+    return [(v, _tick_label(v)) for v in inside]
 
 
 def log_ticks(ends: Range, n_max: int) -> list[tuple[float, str]]:
@@ -52,7 +52,12 @@ def log_ticks(ends: Range, n_max: int) -> list[tuple[float, str]]:
         if len(inside) <= n_max:
             break
     inside = inside[:: -(-len(inside) // n_max)] if inside else []
-    return [(math.log10(value), f"{value:.4g}".replace("e-0", "e-").replace("-", "−")) for value in inside]
+    return [(math.log10(value), _tick_label(value)) for value in inside]
+
+
+def _tick_label(value: float) -> str:
+    """Return a round number as text with a minus sign. The sum removes the sign of -0."""
+    return f"{value + 0.0:.4g}".replace("e-0", "e-").replace("-", "−")
 
 
 def padded_range(values: Iterable[float], share: float = 0.05) -> Range:

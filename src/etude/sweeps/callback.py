@@ -15,6 +15,7 @@ from etude.files import os_errors
 from etude.runs.folder import find_runs
 
 if TYPE_CHECKING:
+    from etude.reports.comparison.runs import ComparedRun
     from etude.reports.comparison.text import Comparison
 
 RESERVED = ("compare", "curves", "maps")  # names of the pages of each sweep
@@ -53,12 +54,17 @@ class SweepTable(Callback):
         if not folder.is_dir() or not find_runs(folder):
             return
         self._compare(folder)
-        results = {name: self._write_table(folder, name, table) for name, table in self.tables.items()}
+        if not (self.tables or self.maps or self.page):
+            return
+        from etude.reports.comparison.scores import read_runs  # heavy: numpy
+
+        runs = read_runs(folder)  # after the folds are pooled
+        results = {name: self._write_table(folder, runs, name, table) for name, table in self.tables.items()}
         pages = [page for page, _, _ in results.values()]
-        pages += [self._draw_maps(folder)] if self.maps else []
+        pages += [self._draw_maps(folder, runs)] if self.maps else []
         if self.page:
             sections = {name: (comparison, error) for name, (_, comparison, error) in results.items()}
-            pages.append(self._write_page(folder, self.page, sections))
+            pages.append(self._write_page(folder, runs, self.page, sections))
         for path in filter(None, pages):
             print(path)  # noqa: T201
 
@@ -76,7 +82,7 @@ class SweepTable(Callback):
             print(explained, file=sys.stderr)  # noqa: T201
 
     def _write_table(
-        self, folder: Path, name: str, table: Mapping[str, Any]
+        self, folder: Path, runs: list[ComparedRun], name: str, table: Mapping[str, Any]
     ) -> tuple[Path | None, Comparison | None, str]:
         """Print a further table and write its files.
 
@@ -85,14 +91,13 @@ class SweepTable(Callback):
         """
         from etude.reports.comparison.axes import options_from_config  # heavy: numpy
         from etude.reports.comparison.compare import compare_runs, write_comparison
-        from etude.reports.comparison.scores import read_runs
         from etude.reports.comparison.sweep_page import check_page_name
         from etude.reports.comparison.text import print_comparison
 
         try:
             check_page_name(name, RESERVED)
             options = replace(options_from_config(table), out=folder, stem=name)
-            comparison = compare_runs(read_runs(folder), options, tests=False)  # cells are means over seeds
+            comparison = compare_runs(runs, options, tests=False)  # cells are means over seeds
             print(f"\n{name}")  # noqa: T201
             print_comparison(comparison)
             return write_comparison(comparison)[-1], comparison, ""
@@ -101,29 +106,36 @@ class SweepTable(Callback):
             return None, None, str(error)
 
     def _write_page(
-        self, folder: Path, options: Mapping[str, Any], results: Mapping[str, tuple[Comparison | None, str]]
+        self,
+        folder: Path,
+        runs: list[ComparedRun],
+        options: Mapping[str, Any],
+        results: Mapping[str, tuple[Comparison | None, str]],
     ) -> Path | None:
         """Write the page of all further tables and return its path, or None if there was an error."""
-        from etude.reports.comparison.scores import read_runs  # heavy: numpy
-        from etude.reports.comparison.sweep_page import check_page_name, page_from_config, write_sweep_page
+        from etude.reports.comparison.sweep_page import (  # heavy: numpy
+            check_page_name,
+            page_from_config,
+            write_sweep_page,
+        )
 
         try:
             page = page_from_config(options)
             check_page_name(page.name, (*RESERVED, *self.tables))
             sections = [page.section(name, comparison, error) for name, (comparison, error) in results.items()]
-            return write_sweep_page(folder, page, sections, read_runs(folder))
+            return write_sweep_page(folder, page, sections, runs)
         except Exception as error:  # of any kind, because the runs are complete without the page
             log.warning("page of the sweep: left out: %s", error)
             return None
 
-    def _draw_maps(self, folder: Path) -> Path | None:
+    def _draw_maps(self, folder: Path, runs: list[ComparedRun]) -> Path | None:
         """Write maps of the embeddings and return the path of the page, or None if there was an error."""
-        from etude.reports.comparison.scores import best_and_worst_runs, read_runs  # heavy: numpy
+        from etude.reports.comparison.scores import best_and_worst_runs  # heavy: numpy
         from etude.reports.maps.page import MapOptions, draw_maps
 
-        runs = best_and_worst_runs(read_runs(folder), str(self.maps))
+        mapped = best_and_worst_runs(runs, str(self.maps))
         try:
-            return draw_maps(MapOptions([run.folder for run in runs], folder)) if runs else None
+            return draw_maps(MapOptions([run.folder for run in mapped], folder)) if mapped else None
         except Exception as error:  # of any kind, because the runs are complete without the page
             log.warning("maps of %s: left out: %s", self.maps, error)
             return None

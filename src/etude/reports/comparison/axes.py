@@ -12,9 +12,9 @@ from typing import Any
 from etude.config.renamed import renamed_key
 from etude.config.stored import flatten
 from etude.errors import UserError
-from etude.evaluation.formatting import METRIC_ORDER, NAMES
+from etude.evaluation.formatting import METRIC_ORDER, NAMES, printable
 from etude.evaluation.means import mean_name
-from etude.reports.comparison.runs import ComparedRun, nested_value, printable
+from etude.reports.comparison.runs import ComparedRun, nested_value
 from etude.reports.comparison.table import REPEAT_AXES, SCORE_AXES, Labels
 
 SPLITS = ("test", "val")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.config.stored import flatten
 from etude.errors import UserError
-from etude.evaluation.formatting import NAMES, format_count, format_duration
+from etude.evaluation.formatting import NAMES, format_count, format_duration, printable
 from etude.evaluation.means import MEAN
 from etude.evaluation.paired_tests import Pair, compare_pairs
 from etude.evaluation.score_summary import SPLIT_NAMES, count_trained_clips
@@ -28,7 +28,7 @@ from etude.reports.comparison.curves import CURVES_PAGE, render_curves
 from etude.reports.comparison.page import render_page, split_title
 from etude.reports.comparison.pivot import pivot, table_notes
 from etude.reports.comparison.pooling import pool_folds, score_repeats
-from etude.reports.comparison.runs import ComparedRun, mean_titles, printable, run_titles, scored_targets
+from etude.reports.comparison.runs import ComparedRun, mean_titles, run_titles, scored_targets
 from etude.reports.comparison.scores import (
     find_repetitions,
     no_scores_message,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from etude.evaluation.formatting import printable
 from etude.evaluation.means import MEAN, mean_name
 from etude.evaluation.measure import METRICS_VERSION
 from etude.evaluation.paired_tests import ScoredRun, ScoredTarget, scored_run
@@ -222,11 +223,6 @@ def mean_titles(runs: Sequence[ComparedRun]) -> dict[Path, str]:
     equal = len({tuple(sorted(targets)) for targets in means.values()}) < 2
     name = mean_name({target: None for run in runs for target in run.metrics})
     return {folder: name if equal else f"{name} of {', '.join(sorted(targets))}" for folder, targets in means.items()}
-
-
-def printable(value: object) -> str:
-    """Return a value as text in one line, with a replacement character for each terminal control character."""
-    return "".join(c if c.isprintable() else "�" for c in str(value))
 
 
 def nested_value(mapping: Any, *keys: str) -> Any:

@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.evaluation.formatting import printable
 from etude.evaluation.means import mean_over_scalars
 from etude.evaluation.measure import replace_non_finite
 from etude.evaluation.metrics import PRIMARY
 from etude.evaluation.score_summary import SPLIT_NAMES, are_groups_unknown, count_known_groups
 from etude.reports.comparison.axes import NAMED_AXES, CompareOptions, axis_value, differing_axes, settings_key
-from etude.reports.comparison.runs import ComparedRun, mapping_or_empty, mean_titles, printable, read_compared_run
+from etude.reports.comparison.runs import ComparedRun, mapping_or_empty, mean_titles, read_compared_run
 from etude.reports.comparison.table import REPEAT_AXES
 from etude.runs.folder import find_runs
 
