@@ -13,7 +13,7 @@ import typer
 from etude import __version__
 from etude.cli import app, bench, compare, dashboard, demo, explore, export, maps, predict, prepare
 from etude.cli import inspect as inspect_command
-from etude.config.renamed import COMMAND_OPTIONS
+from etude.config.stored import COMMAND_OPTIONS
 from etude.data.from_overrides import PrepareOptions
 from etude.demo.server import DemoOptions
 from etude.export import export as export_work

@@ -13,7 +13,7 @@ from tests.cli.conftest import data_overrides
 from etude.cli import app, compare, report
 from etude.cli.app import main
 from etude.cli.runner import CommandResult, ParsedCommand, guard_command
-from etude.config.renamed import renamed_command_option
+from etude.config.stored import renamed_command_option
 from etude.errors import UserError
 from etude.inference.inputs import find_audio_files
 

@@ -35,6 +35,7 @@ def test_nested_nodes_are_instantiated_first() -> None:
         ({"_target_": "etude.backbones.ast.AST", "model": "huge"}, "etude.backbones.ast.AST: .*'huge'"),
         ({"_target_": "etude.backbones.cnn.RNN"}, "etude.backbones.cnn.RNN: cannot be imported"),
         ({"_target_": "etude.backbones.rnn.RNN"}, "etude.backbones.rnn.RNN: cannot be imported"),
+        ({"_target_": "etude.tasks.balance.Sum"}, "etude.tasks.balance.Sum: was renamed; use etude.tasks.loss_weight"),
         ({"_target_": "CNN"}, "CNN: cannot be imported"),
         ({"_target_": ".cnn.CNN"}, ".cnn.CNN: cannot be imported"),
     ],

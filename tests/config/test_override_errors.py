@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from etude.cli import train
 from etude.config.compose import open_hydra
 from etude.config.override_errors import override_errors
-from etude.config.renamed import KEYS, OPTIONS, TARGETS, renamed_key, renamed_option
+from etude.config.stored import KEYS, OPTIONS, TARGETS, renamed_key, renamed_option
 from etude.config.validation import config_errors, signature
 
 
@@ -150,6 +150,10 @@ def test_wrong_name_in_a_defaults_list_is_reported(defaults: str, message: str, 
     ("override", "message"),
     [
         ("++logger.wandb={_target_: etude.tracking.wandb}", "was renamed; use etude.loggers.wandb.wandb_logger"),
+        (
+            "++logger.tensorboard={_target_: etude.loggers.tensorboard.tensorboard_logger}",
+            "was renamed; use etude.loggers.csv.tensorboard_logger",
+        ),
         ("weighting._target_=etude.tasks.balance.Sum", "was renamed; use etude.tasks.loss_weighting.WeightedSum"),
         ("weighting={_target_: etude.tasks.surgery.PCGrad}", "was renamed; use etude.tasks.loss_weighting.PCGrad"),
         ("weighting.weights=3", "weighting.weights: must be a mapping from names to numbers, got 3"),

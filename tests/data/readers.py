@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -66,8 +67,8 @@ def square(number: int) -> int:
 
 
 def describe_process(number: int) -> tuple[int, int, bool]:
-    """Return the process id, the id of its parent, and whether its imports preceded the first job."""
-    return os.getpid(), os.getppid(), "torch" in sys.modules
+    """Return the process id, the id of its parent, and whether its frozen imports preceded the first job."""
+    return os.getpid(), os.getppid(), "torch" in sys.modules and gc.get_freeze_count() > 100_000
 
 
 LAST = 130  # job that raises

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ from pytorch_lightning.loggers import Logger
 
 from etude.errors import RunError, UserError
 from etude.loggers.base import Tracker, tracked
+from etude.loggers.csv import tensorboard_logger
 from etude.loggers.finished_run import FinishedRun
+from etude.loggers.mlflow import mlflow_logger
 from etude.loggers.wandb import wandb_logger
 from etude.runs.folder import RunFolder
 
@@ -89,9 +90,8 @@ def test_missing_package_is_named(tmp_path: Path) -> None:
         StubTracker(tmp_path, ModuleNotFoundError("no kept")).begin()
 
 
-@pytest.mark.parametrize("key", ["mlflow", "tensorboard"])
-def test_missing_extra_is_named(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    factory = getattr(import_module(f"etude.loggers.{key}"), f"{key}_logger")
+@pytest.mark.parametrize(("key", "factory"), [("mlflow", mlflow_logger), ("tensorboard", tensorboard_logger)])
+def test_missing_extra_is_named(key: str, factory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (key, "mlflow.tracking", "pytorch_lightning.loggers"):
         monkeypatch.setitem(__import__("sys").modules, module, None)
     tracker: Any = factory(tmp_path, {"outputs": str(tmp_path)})

@@ -29,7 +29,7 @@ from etude.cli import (
 from etude.cli import train as train_command
 from etude.cli.arguments import complete_override, exists
 from etude.cli.runner import CommandResult, ParsedCommand, guard_command
-from etude.config import renamed
+from etude.config import stored
 from etude.errors import UserError
 from etude.system.machine import use_utf8
 
@@ -58,8 +58,8 @@ class CommandGroup(TyperGroup):
         """
         name = args[0]
         if self.get_command(ctx, name) is None and not ctx.resilient_parsing:
-            if name in renamed.COMMANDS:
-                raise UserError(f"{name}: was renamed; use etude {renamed.COMMANDS[name]}")
+            if name in stored.COMMANDS:
+                raise UserError(f"{name}: was renamed; use etude {stored.COMMANDS[name]}")
             near = get_close_matches(name, self.list_commands(ctx), n=1)
             hint = f"did you mean {near[0]}?" if near else "the commands are listed above"
             raise UserError(f"{ctx.get_help()}\n\n{name}: there is no such command; {hint}")
@@ -91,7 +91,7 @@ class OptionsCommand(TyperCommand):
         for argument in positional:  # the value of an option, such as --where axis=value, is none of them
             key, equals, value = argument.lstrip("+").partition("=")
             if equals and not exists(argument):
-                option = renamed.renamed_command_option(key, value, names)
+                option = stored.renamed_command_option(key, value, names)
                 if option:
                     raise UserError(f"{argument}: options of etude {self.name} have dashes; use {option}")
         if empty := _empty_option(args):

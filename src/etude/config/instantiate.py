@@ -1,12 +1,15 @@
-"""Instantiation of configs, and the list of targets that a stored config may call."""
+"""Instantiation of configs, and the check of a stored config before anything in it is called."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+from etude.config.stored import read_config, relocate, renamed_target
+from etude.config.validation import config_errors
 from etude.errors import UserError
 
 # Modules whose public names a checkpoint may call. They build networks, and do not write or download files.
@@ -72,7 +75,9 @@ def resolve(name: str) -> Any:
     try:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{name}: cannot be imported ({error})") from error
+        new = renamed_target(name)
+        reason = f"was renamed; use {new}" if new else f"cannot be imported ({error})"
+        raise UserError(f"{name}: {reason}") from error
 
 
 def check_trusted(node: Any, packages: tuple[str, ...] = TRUSTED_MODULES) -> None:
@@ -122,3 +127,20 @@ def _is_raised_inside_target(error: BaseException) -> bool:
     while trace is not None:
         trace, depth = trace.tb_next, depth + 1
     return depth > 4
+
+
+def stored_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the config of the run that is resumed, with its output locations updated.
+
+    Args:
+        path: The config.yaml in the run's folder.
+        overrides: `key=value` for the output locations that the command line replaces.
+
+    Raises:
+        UserError: The config cannot be read, is invalid, or would call code that is not trusted.
+    """
+    config = read_config(path)
+    check_trusted(config)
+    if errors := config_errors(config):
+        raise UserError("\n  ".join([f"{os.path.relpath(path)}: the run cannot be resumed:", *errors]))
+    return relocate(config, path.parent, overrides)

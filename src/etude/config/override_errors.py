@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from etude.config.compose import Composer, conf_dir, current_config, list_groups, open_hydra, program_name
 from etude.config.overrides import SWEEP_ONLY, ParsedOverride, check_override, hydra_message, parse_overrides
-from etude.config.renamed import renamed_key
+from etude.config.stored import renamed_key
 from etude.config.validation import config_errors, signature
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from etude.config.compose import BASE_GROUPS, Composer
-from etude.config.renamed import renamed_in_message, renamed_key, renamed_option
+from etude.config.stored import renamed_in_message, renamed_key, renamed_option
 from etude.config.validation import NAMED_NODES
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from etude.config.renamed import renamed_key, renamed_target
+from etude.config.stored import renamed_key, renamed_target
 
 
 @dataclass(frozen=True)

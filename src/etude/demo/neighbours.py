@@ -22,9 +22,8 @@ from etude.inference.model import Model, PredictionColumns
 from etude.inference.windows import Window, WindowPlan, evaluation_crops
 from etude.reports.clip_frames import ClipFile, clip_files
 from etude.reports.html import load_template
-from etude.reports.maps.embeddings import stack_embeddings
+from etude.reports.maps.embeddings import nearest_neighbours, stack_embeddings
 from etude.reports.maps.projection import ProjectionError
-from etude.reports.maps.quality import nearest_neighbours
 from etude.reports.worst_errors import CREDIT_KEYS, clip_credit
 from etude.runs.folder import EMBEDDINGS, PREDICTIONS
 

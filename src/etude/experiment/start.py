@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from etude.config.compose import plain_config, program_name
-from etude.config.stored import flatten, output_overrides, stored_config
+from etude.config.instantiate import stored_config
+from etude.config.stored import flatten, output_overrides
 from etude.errors import UserError
 from etude.files import atomic, os_errors, ownership
 from etude.files.lock import RUN_LOCK, Lock

@@ -9,8 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePath
 from typing import Any
 
-from etude.config.renamed import renamed_key
-from etude.config.stored import flatten
+from etude.config.stored import flatten, renamed_key
 from etude.errors import UserError
 from etude.evaluation.formatting import METRIC_ORDER, NAMES, printable
 from etude.evaluation.means import mean_name

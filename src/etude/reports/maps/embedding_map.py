@@ -11,7 +11,7 @@ import numpy as np
 
 from etude.evaluation.bootstrap import FEW_GROUPS
 from etude.evaluation.formatting import format_count, format_number
-from etude.reports.maps import quality
+from etude.reports.maps import embeddings
 from etude.reports.maps.embeddings import MappedRun
 from etude.reports.maps.projection import METHODS, Projection, ProjectionError, project, subset
 
@@ -81,9 +81,9 @@ def make_map(run: MappedRun, method: str, dims: int, seed: int, cache: ScoreCach
     targets = {name: (kind, true[rows]) for name, (kind, true) in run.true_values().items()}
     key = (run.name, len(rows))
     if key not in cache:
-        cache[key] = quality.neighbour_scores(x, groups, targets)
-    preservation = quality.neighbourhood_preservation(x, coordinates)
-    scores = quality.neighbour_scores(coordinates, groups, targets)
+        cache[key] = embeddings.neighbour_scores(x, groups, targets)
+    preservation = embeddings.neighbourhood_preservation(x, coordinates)
+    scores = embeddings.neighbour_scores(coordinates, groups, targets)
     return EmbeddingMap(run.name, method, dims, projection, "", shown, preservation, scores, cache[key])
 
 
@@ -108,7 +108,7 @@ def quality_json(runs: Sequence[MappedRun], maps: Sequence[EmbeddingMap], split:
         {"name": run.name, "clips": len(run.x), "dims": run.x.shape[1], "problem": run.problem} for run in runs
     ]
     content = {
-        **{"version": 2, "split": split, "seed": seed, "neighbours": quality.NEIGHBOURS},
+        **{"version": 2, "split": split, "seed": seed, "neighbours": embeddings.NEIGHBOURS},
         **{"runs": run_entries, "maps": [_quality_entry(entry) for entry in maps]},
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -193,7 +193,7 @@ def _score_sentence(name: str, scores: dict[str, Any], has_groups: bool) -> str:
         clips = f"{format_count(scores['n'], 'clip')} with a true value"
         return f"No score of {name}: there are {clips}, and these are too few or all equal."
     label = scores["kind"] == "label"
-    k = min(quality.NEIGHBOURS, scores["n"] - 1)
+    k = min(embeddings.NEIGHBOURS, scores["n"] - 1)
     score = "accuracy" if label else "Spearman’s ρ"
     value = format_number(scores["all_clips"])
     sentence = f"Predicting {name} from the {k} nearest neighbours has {score} {value}"

@@ -19,7 +19,7 @@ from etude.files import os_errors, ownership
 from etude.files.atomic import write_text
 from etude.files.progress import track
 from etude.reports.html import load_template
-from etude.reports.maps import embedding_map, embeddings, quality
+from etude.reports.maps import embedding_map, embeddings
 from etude.reports.maps.embedding_map import MOST_SHOWN, EmbeddingMap, ScoreCache, make_map
 from etude.reports.maps.embeddings import MappedRun
 from etude.reports.maps.projection import METHODS, subset
@@ -146,7 +146,7 @@ def render_page(runs: Sequence[MappedRun], maps: Sequence[EmbeddingMap], options
         "dims": options.dims,
         "split": {"test": "test", "val": "validation"}[options.split],
         "seed": options.seed,
-        "neighbours": quality.NEIGHBOURS,
+        "neighbours": embeddings.NEIGHBOURS,
         "summaries": embedding_map.run_summaries(runs, maps),
         "most_shown": MOST_SHOWN,
         "clips": len(first.x),
@@ -212,7 +212,7 @@ def _quality_rows(entry: EmbeddingMap) -> list[list[str]]:
     for name, scores in entry.scores.items():
         full_scores = entry.full_scores[name]
         score = "accuracy" if scores["kind"] == "label" else "Spearman ρ"
-        k = quality.NEIGHBOURS
+        k = embeddings.NEIGHBOURS
         titles = {
             "all_clips": f"{name}, {k} nearest neighbours, {score}",
             "other_groups": f"{name}, {k} nearest of other groups, {score}",

@@ -8,7 +8,7 @@ from sklearn.metrics import silhouette_score
 from sklearn.model_selection import LeaveOneGroupOut, LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
-from etude.reports.maps.quality import NEIGHBOURS, neighbour_scores, neighbourhood_preservation
+from etude.reports.maps.embeddings import NEIGHBOURS, neighbour_scores, neighbourhood_preservation
 
 N = 70
 
