@@ -170,6 +170,7 @@ def test_every_rank_of_a_job_has_its_config(overrides: list[str], tmp_path: Path
         (["sweep=folds"], "sweep=folds: is a sweep; add -m"),
         (["-m", "seed=0,1", "trainer.max_epochs=0"], "trainer.max_epochs: must be at least 1, got 0"),
         (["-m", "seed=0,1", "data=folder"], "data.source.path: needs a value"),
+        (["-m", "seed=0,1", "+hydra.callbacks.table.page.name=all"], "hydra.callbacks.table.page.title: is missing"),
         (["-m", "seed=0,1", "hydra.launcher.jobs=0"], "hydra.launcher.jobs: must be a whole number of at least 1"),
         (["-m", "seed=0,1", "hydra.launcher.jobs=two"], "hydra.launcher.jobs: must be a whole number"),
         (["-m", "seed=0,1", "hydra.sweep.subdir=same"], "jobs 0 and 1 have the same folder, same"),

@@ -7,11 +7,13 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
+from etude.experiment.output_check import Refused
 from etude.reports.comparison.scores import best_and_worst_runs, read_runs
 from etude.reports.maps import page
 from etude.reports.maps.page import MapOptions
@@ -63,6 +65,13 @@ def end(callback: SweepTable, folder: Path) -> None:
     callback.on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}}))
 
 
+def refusal(callback: SweepTable) -> str:
+    """Return the error message of a callback whose options are refused before the first job."""
+    with pytest.raises(Refused) as refused:
+        callback.on_multirun_start(OmegaConf.create({}))
+    return str(refused.value.error)
+
+
 def test_tables_separate_settings_and_average_over_seeds_only(
     sweep: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -70,7 +79,7 @@ def test_tables_separate_settings_and_average_over_seeds_only(
     out = capsys.readouterr().out
     assert out.splitlines()[-2:] == [str(sweep / "genre.html"), str(sweep / "step9.html")]
     assert {path.name for path in sweep.glob("*.html")} == {"compare.html", "curves.html", "genre.html", "step9.html"}
-    assert "old: left out: must be a mapping of options" in caplog.text
+    assert "old: left out: hydra.callbacks.table.tables.old: must be a mapping of options" in caplog.text
     assert "nothing: left out: --where backbone=cnn: no run has this value; the known values are" in caplog.text
     genre = (sweep / "genre.md").read_text()
     assert "mean ± sd over 2 seeds, same split" in genre
@@ -125,9 +134,10 @@ def test_page_contains_all_tables_in_order_with_intervals_times_and_missing_tabl
     [
         ({"name": "report"}, "page.title: is missing"),
         ({"name": "report", "title": "T", "foo": 1}, "page.foo: is not an option; available: name, title, text"),
-        ({"name": "../evil", "title": "T"}, "'../evil': is not a name of a page"),
-        ({"name": "curves", "title": "T"}, "curves: is the name of another page of the sweep"),
-        ({"name": "genre", "title": "T"}, "genre: is the name of another page of the sweep"),
+        ({"name": "../evil", "title": "T"}, "page.name: '../evil': is not a name of a page"),
+        ({"name": "curves", "title": "T"}, "page.name: curves: is the name of another page of the sweep"),
+        ({"name": "genre", "title": "T"}, "page.name: genre: is the name of another page of the sweep"),
+        ("report", "page: must be a mapping"),
         ({"name": "r", "title": "T", "sections": {"a": "x"}}, "page.sections.a: must be a mapping"),
         ({"name": "r", "title": "T", "sections": {"a": {"titel": "x"}}}, "page.sections.a.titel: is not an option"),
         (
@@ -136,20 +146,42 @@ def test_page_contains_all_tables_in_order_with_intervals_times_and_missing_tabl
         ),
     ],
 )
-def test_wrong_options_of_the_page_are_reported(
-    options: dict, message: str, sweep: Path, caplog: pytest.LogCaptureFixture
+def test_wrong_options_of_the_page_are_refused_and_the_page_is_left_out(
+    options: Any, message: str, sweep: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    end(SweepTable({"genre": TABLES["genre"]}, page=options), sweep)
-    assert f"page of the sweep: left out: {message}" in caplog.text
+    callback = SweepTable({"genre": TABLES["genre"]}, page=options)
+    assert refusal(callback).startswith(f"hydra.callbacks.table.{message}")
+    end(callback, sweep)
+    assert f"page of the sweep: left out: hydra.callbacks.table.{message}" in caplog.text
     assert not (sweep.parent / "evil.html").exists()
     assert "Learning curves" in (sweep / "curves.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tables": ["genre"]}, "tables: must be a mapping of tables by name"),
+        ({"tables": {"one": {"row": ["backbone"]}}}, "tables.one: row: is not an option of a table; available: rows"),
+        ({"tables": {"one": {"metrics": ["f2"]}}}, "tables.one: --metric f2: is not one of "),
+        ({"tables": {"one": {"rows": "backbone"}}}, "tables.one: rows: must be a list, such as [backbone]"),
+        ({"maps": ["genre"]}, "maps: must be the name of a target, such as genre, or null; got ['genre']"),
+        (
+            {"tables": {"one": {}}, "page": {"name": "r", "title": "T", "sections": {"two": {}}}},
+            "page.sections.two: is not a table of this sweep; available: one",
+        ),
+    ],
+)
+def test_wrong_options_are_refused_before_the_first_job(options: Any, message: str) -> None:
+    assert refusal(SweepTable(**options)).startswith(f"hydra.callbacks.table.{message}")
 
 
 @pytest.mark.parametrize("name", ["../esc", "compare", "<b>x</b>"])
 def test_table_does_not_leave_the_folder_or_replace_a_page(
     name: str, sweep: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    end(SweepTable({name: TABLES["genre"]}), sweep)
+    callback = SweepTable({name: TABLES["genre"]})
+    assert refusal(callback).startswith(f"hydra.callbacks.table.tables.{name}: ")
+    end(callback, sweep)
     assert f"{name}: left out: " in caplog.text
     assert "Paired tests" in (sweep / "compare.html").read_text()
     assert not (sweep.parent / "esc.html").exists()

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from etude.config.compose import conf_dir
 from etude.reports.comparison.axes import options_from_config
+from etude.sweeps.callback import SweepTable
 
 SWEEPS = sorted(path.stem for path in (conf_dir() / "sweep").glob("*.yaml"))
 HOME = conf_dir() / "experiment"
@@ -46,6 +47,8 @@ def test_experiments_of_a_sweep_exist_and_its_tables_are_valid(sweep: str, compo
     assert len(set(names)) == len(names)
     for name in names:
         assert (HOME / f"{name}.yaml").is_file(), name
+    options = {key: value for key, value in composed.hydra.callbacks.table.items() if key != "_target_"}
+    SweepTable(**options).check_options()
     for table in composed.hydra.callbacks.table.tables.values():
         options = options_from_config(table)
         assert options.rows and options.cols and options.metrics and options.where

@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 
+from etude.errors import UserError
+from etude.experiment.output_check import Refused
 from etude.files import os_errors
 from etude.runs.folder import find_runs
 
 if TYPE_CHECKING:
+    from etude.reports.comparison.axes import CompareOptions
     from etude.reports.comparison.runs import ComparedRun
+    from etude.reports.comparison.sweep_page import PageOptions
     from etude.reports.comparison.text import Comparison
 
+KEY = "hydra.callbacks.table"  # of this callback in the config
 RESERVED = ("compare", "curves", "maps")  # names of the pages of each sweep
 log = logging.getLogger(__name__)
 
@@ -41,9 +46,40 @@ class SweepTable(Callback):
         maps: str | None = None,
         page: Mapping[str, Any] | None = None,
     ) -> None:
-        self.tables = dict(tables or {})
+        self.tables = {} if tables is None else tables
         self.maps = maps
         self.page = page
+
+    def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
+        """Check all options before the first job, because Hydra turns the errors of later calls into warnings.
+
+        Raises:
+            Refused: An option is invalid.
+        """
+        if not (self.tables or self.maps or self.page):
+            return
+        try:
+            self.check_options()
+        except UserError as error:
+            raise Refused(error) from error
+
+    def check_options(self) -> None:
+        """Check the options of all tables, of the maps and of the page.
+
+        Raises:
+            UserError: An option is invalid.
+        """
+        if not isinstance(self.tables, Mapping):
+            example = "{table2: {rows: [backbone], cols: [metric]}}"
+            raise UserError(f"{KEY}.tables: must be a mapping of tables by name, such as {example}; got {self.tables}")
+        for name, table in self.tables.items():
+            _table_options(name, table)
+        if self.maps is not None and not isinstance(self.maps, str):
+            raise UserError(f"{KEY}.maps: must be the name of a target, such as genre, or null; got {self.maps}")
+        sections = _page_options(self.page, self.tables).sections if self.page else {}
+        if unknown := [name for name in sections if name not in self.tables]:
+            known = ", ".join(map(str, self.tables)) or "none"
+            raise UserError(f"{KEY}.page.sections.{unknown[0]}: is not a table of this sweep; available: {known}")
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
         """Pool the folds, print the comparison of the runs, and write its files, further tables, maps and a page.
@@ -89,14 +125,11 @@ class SweepTable(Callback):
         Returns:
             The path of its page and the comparison, both None if there was an error, and the error or "".
         """
-        from etude.reports.comparison.axes import options_from_config  # heavy: numpy
-        from etude.reports.comparison.compare import compare_runs, write_comparison
-        from etude.reports.comparison.sweep_page import check_page_name
+        from etude.reports.comparison.compare import compare_runs, write_comparison  # heavy: numpy
         from etude.reports.comparison.text import print_comparison
 
         try:
-            check_page_name(name, RESERVED)
-            options = replace(options_from_config(table), out=folder, stem=name)
+            options = replace(_table_options(name, table), out=folder, stem=name)
             comparison = compare_runs(runs, options, tests=False)  # cells are means over seeds
             print(f"\n{name}")  # noqa: T201
             print_comparison(comparison)
@@ -113,15 +146,10 @@ class SweepTable(Callback):
         results: Mapping[str, tuple[Comparison | None, str]],
     ) -> Path | None:
         """Write the page of all further tables and return its path, or None if there was an error."""
-        from etude.reports.comparison.sweep_page import (  # heavy: numpy
-            check_page_name,
-            page_from_config,
-            write_sweep_page,
-        )
+        from etude.reports.comparison.sweep_page import write_sweep_page  # heavy: numpy
 
         try:
-            page = page_from_config(options)
-            check_page_name(page.name, (*RESERVED, *self.tables))
+            page = _page_options(options, self.tables)
             sections = [page.section(name, comparison, error) for name, (comparison, error) in results.items()]
             return write_sweep_page(folder, page, sections, runs)
         except Exception as error:  # of any kind, because the runs are complete without the page
@@ -139,3 +167,30 @@ class SweepTable(Callback):
         except Exception as error:  # of any kind, because the runs are complete without the page
             log.warning("maps of %s: left out: %s", self.maps, error)
             return None
+
+
+def _table_options(name: str, table: Any) -> CompareOptions:
+    """Return the options of a further table, or raise UserError with its key."""
+    from etude.reports.comparison.axes import options_from_config  # heavy: numpy
+    from etude.reports.comparison.sweep_page import check_page_name
+
+    try:
+        check_page_name(name, RESERVED)
+        return options_from_config(table)
+    except UserError as error:
+        raise UserError(f"{KEY}.tables.{name}: {error}") from error
+
+
+def _page_options(page: Any, tables: Mapping[str, Any]) -> PageOptions:
+    """Return the options of the page, or raise UserError with the key of the invalid one."""
+    from etude.reports.comparison.sweep_page import check_page_name, page_from_config  # heavy: numpy
+
+    try:
+        options = page_from_config(page)
+    except UserError as error:
+        raise UserError(f"{KEY}.{error}") from error
+    try:
+        check_page_name(options.name, (*RESERVED, *tables))
+    except UserError as error:
+        raise UserError(f"{KEY}.page.name: {error}") from error
+    return options
