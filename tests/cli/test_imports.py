@@ -82,6 +82,7 @@ def test_training_imports_lightning_without_unused_packages(run: Path) -> None:
     assert (run / "report.html").is_file()
 
 
+@pytest.mark.usefixtures("compiled_librosa")
 @pytest.mark.parametrize("group", ["tables", "networks", "data"])
 def test_commands_that_train_nothing_do_not_import_lightning(
     group: str, run: Path, clips: list[Path], packs: Path, tmp_path: Path

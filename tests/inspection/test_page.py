@@ -30,6 +30,7 @@ from .conftest import HOSTILE_ID, IDS
 MakeRun = Callable[..., Path]
 Capture = pytest.CaptureFixture[str]
 BACKBONES = sorted(path.stem for path in (conf_dir() / "backbone").glob("*.yaml"))
+SLOW = ("convnet", "efficientat", "timm")  # inspected as the CNN is
 SMALL_OPTIONS = {"ast": ["backbone.depth=2"], "lstm": ["backbone.hidden=8"], "cnn": ["backbone.channels=[4,6]"]}
 
 
@@ -51,7 +52,9 @@ def read_page(folder: Path, clip: str) -> tuple[str, dict[str, Any]]:
     return path.read_text("utf-8"), json.loads(path.with_suffix(".json").read_text("utf-8"))
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.full if name in SLOW else []) for name in BACKBONES]
+)
 def test_page_is_written_for_every_backbone(make_run: MakeRun, name: str, capsys: Capture) -> None:
     run = make_run(f"backbone={name}", *SMALL_OPTIONS.get(name, []))
     assert main([str(run), "--clip=one"]) == 0

@@ -7,6 +7,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -169,7 +170,11 @@ class Average(Backbone):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_compiled_backbone_has_equal_loss_gradients_and_names() -> None:
+@pytest.mark.parametrize(
+    "backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.full)]
+)  # without and with C++
+def test_compiled_backbone_has_equal_loss_gradients_and_names(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     torch.manual_seed(0)
     plain = Average(12)
     learner = SimpleNamespace(backbone=deepcopy(plain))

@@ -20,7 +20,7 @@ RATE, SECONDS = 22050, 4
 SPLITS = ("train", "train", "val", "test")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of eight clips of different pieces, a copy of the third, a noisy copy of the fourth, and a broken file."""
     home = tmp_path_factory.mktemp("music")
@@ -48,7 +48,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def source_options(home: Path) -> list[str]:
     """Options of the collection, with merged classes and the splits of its table."""
     return [
@@ -60,13 +60,13 @@ def source_options(home: Path) -> list[str]:
     ]
 
 
-@pytest.fixture(scope="module")
-def explored(home: Path, source_options: list[str]) -> Explored:
+@pytest.fixture(scope="session")
+def explored(home: Path, source_options: list[str], compiled_librosa: None) -> Explored:
     """Page of the collection with the hostile and the noisy clip."""
     return explore(home, *source_options, f"--clips={HOSTILE_ID},noisy")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def truth(home: Path) -> pd.DataFrame:
     """Rows of the clips that can be decoded, with merged classes."""
     table = pd.read_csv(home / "clips.csv")

@@ -11,6 +11,8 @@ from tests.reports.dataset.dataset_page import Explored
 from etude.data.pack import Pack
 from etude.reports.dataset import leakage
 
+pytestmark = pytest.mark.xdist_group("dataset")  # which share the page of a collection
+
 
 def test_offset_between_two_clips_is_found() -> None:
     rng = np.random.default_rng(0)

@@ -18,6 +18,8 @@ from tests.commands import explore as main
 from tests.reports.dataset.conftest import HOSTILE_GROUP, HOSTILE_ID, SECONDS
 from tests.reports.dataset.dataset_page import DatasetPage, Explored, explore
 
+pytestmark = pytest.mark.xdist_group("dataset")  # which share the page of a collection
+
 EXAMPLES = ("figure-1-mel.png", "figure-2-beat-mel.png", "figure-3-chroma.png", "figure-4-beat-chroma.png")
 
 
