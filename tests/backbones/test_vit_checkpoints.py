@@ -274,5 +274,5 @@ def test_file_without_a_transformer_raises(tmp_path: Path) -> None:
     save_file({"features.0.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match=r"the weights do not fit backbone\.model=tiny.*patch_embed"):
         initialised(128, model="tiny", weights=str(tmp_path / "other.safetensors"))
-    with pytest.raises(UserError, match="there is no such weights file"):
+    with pytest.raises(UserError, match=r"^backbone\.weights must be imagenet, .*nowhere.*there is no such file$"):
         initialised(128, model="tiny", weights=str(tmp_path / "nowhere.pth"))

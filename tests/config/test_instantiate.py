@@ -32,7 +32,13 @@ def test_nested_nodes_are_instantiated_first() -> None:
     ("node", "message"),
     [
         ({"_target_": "etude.backbones.cnn.CNN", "colour": "red"}, "etude.backbones.cnn.CNN: .*colour"),
-        ({"_target_": "etude.backbones.ast.AST", "model": "huge"}, "etude.backbones.ast.AST: .*'huge'"),
+        ({"_target_": "etude.backbones.ast.AST", "model": "huge"}, "backbone.model must be tiny, small, .*'huge'"),
+        ({"_target_": "etude.backbones.ast.AST", "positions": "x"}, "backbone.positions must be learned or .*'x'"),
+        (
+            {"_target_": "etude.backbones.ast.AST", "drop_time": 2},
+            "backbone.drop_time must be in .*got 2",
+        ),
+        ({"_target_": "etude.backbones.cnn.CNN", "kernel": 4}, "backbone.kernel must be an odd number or .*got 4$"),
         ({"_target_": "etude.backbones.cnn.RNN"}, "etude.backbones.cnn.RNN: cannot be imported"),
         ({"_target_": "etude.backbones.rnn.RNN"}, "etude.backbones.rnn.RNN: cannot be imported"),
         ({"_target_": "etude.tasks.balance.Sum"}, "etude.tasks.balance.Sum: was renamed; use etude.tasks.loss_weight"),

@@ -121,6 +121,10 @@ def test_typing_error_is_reported(valid: Config, override: str, message: str) ->
         ("seed=0.5", "seed: must be a whole number of at least 0, got 0.5"),
         ("compile=1", "compile: must be bool, got 1"),
         ("shortcut_baseline=yes please", "shortcut_baseline: must be bool, got 'yes please'"),
+        (
+            "imagenet_weights=foo",
+            "imagenet_weights: must be imagenet or untrained, got 'foo'; to start from a file, set backbone.weights",
+        ),
         ("task.mode=best", "task.mode: must be min or max, got 'best'"),
     ],
 )

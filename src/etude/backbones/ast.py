@@ -139,6 +139,9 @@ class AST(Backbone):
         drop_patches: float = 0.0,
     ) -> None:
         super().__init__()
+        shares = {"drop_time": drop_time, "drop_frequency": drop_frequency, "drop_patches": drop_patches}
+        if wrong := [name for name, share in shares.items() if not 0 <= share < 1]:
+            raise ValueError(f"backbone.{wrong[0]} must be in [0, 1), got {shares[wrong[0]]}")
         net = create_transformer(model, depth, proj_drop_rate=dropout, drop_path_rate=drop_path)
         self.model, self.weights, self.depth = model, weights, depth
         self.dim, n_prefix = net.embed_dim, net.num_prefix_tokens

@@ -41,6 +41,9 @@ def read_weights(weights: str, model: str) -> dict[str, Tensor]:
         UserError: There are no such weights, they cannot be downloaded, or the file contains no weights.
     """
     if weights != IMAGENET:
+        if not Path(weights).is_file():
+            choices = f"{IMAGENET}, {UNTRAINED} or the path of a file"
+            raise UserError(f"backbone.weights must be {choices}, got {weights!r}; there is no such file")
         return read_tensors(Path(weights))
     file = local_weights_file(model)
     return read_tensors(file) if file else fetch_weights(model)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.config.stored import read_config, relocate, renamed_target
-from etude.config.validation import config_errors
+from etude.config.validation import ROOT_KEYS, config_errors
 from etude.errors import UserError
 
 # Modules whose public names a checkpoint may call. They build networks, and do not write or download files.
@@ -59,7 +59,8 @@ def make(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
     except (TypeError, ValueError) as error:
         if isinstance(error, UserError) or _is_raised_inside_target(error):
             raise
-        raise UserError(f"{node['_target_']}: {error}") from error
+        names_key = str(error).partition(".")[0] in ROOT_KEYS  # such as backbone.kernel, which users know
+        raise UserError(str(error) if names_key else f"{node['_target_']}: {error}") from error
 
 
 def resolve(name: str) -> Any:

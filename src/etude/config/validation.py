@@ -139,6 +139,7 @@ REQUIRED_KEYS = ("data", "feature", "backbone", "head", "task", "weighting", "op
 TASK_KEYS = ("targets", "monitor", "mode")
 PLAIN_TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str, "dict": dict}
 PLAIN_KEYS = ("seed", "patience", "name", "resume", "outputs", "compile", "shortcut_baseline", "imagenet_weights")
+IMAGENET_WEIGHTS = ("imagenet", "untrained")
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true", "32", "16", "bf16", "64")
 # Keys of the trainer that a run sets itself or that would disable required functions, with reason and remedy.
 REFUSED_TRAINER_KEYS = {
@@ -189,6 +190,11 @@ def config_errors(config: Mapping[str, Any]) -> list[str]:
         for key in ("compile", "shortcut_baseline")
         if not isinstance(config.get(key, False), bool)
     ]
+    if (weights := config.get("imagenet_weights")) not in (None, *IMAGENET_WEIGHTS):
+        errors.append(
+            f"imagenet_weights: must be {' or '.join(IMAGENET_WEIGHTS)}, got {weights!r}; to start from a file, set "
+            "backbone.weights"
+        )
     task = config.get("task") or {}
     errors += _unknown_key_errors("task.", task, TASK_KEYS)
     if not task.get("targets"):
