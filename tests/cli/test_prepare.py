@@ -100,13 +100,7 @@ def test_logged_training_command_opens_the_same_pack(
 
 def test_other_overrides_are_those_of_training(folder: Path) -> None:
     write_clips(folder / "music")
-    arguments = [
-        *FOLDER,
-        "--workers=1",
-        "data.packs=there",
-        "feature.front.n_mels=20",
-        "data.min_seconds=0.5",
-    ]
+    arguments = [*FOLDER, "--workers=1", "data.packs=there", "feature.front.n_mels=20", "data.min_seconds=0.5"]
     assert main(arguments) == 0
     assert main([*arguments, "feature.sync=beat"]) == 0
     (hop, beat) = sorted((folder / "there").glob("music-*"), key=lambda path: -(path / "frames.f16").stat().st_size)

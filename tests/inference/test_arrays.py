@@ -116,15 +116,7 @@ def read_error(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def check_table(run: Path, folder: Path, expected: dict[str, Any], suffix: str, out: Path) -> None:
-    """Predict the test clips of a run from their arrays, and compare the table with the outputs of the evaluation.
-
-    Args:
-        run: The run folder.
-        folder: Folder of the arrays.
-        expected: Outputs of `write_run`.
-        suffix: End of the ids.
-        out: Path of the table.
-    """
+    """Predict test clips from the arrays of a folder, and compare the table with the outputs of `write_run`."""
     paths = out.with_suffix(".txt")
     paths.write_text("\n".join(str(folder / f"{clip}.fused.full.npy") for clip in expected["ids"]))
     assert call(run, paths, out, "--batch-size=3") == 0
