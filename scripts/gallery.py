@@ -47,21 +47,38 @@ SCREENSHOTS = (
     Screenshot("report-scalars", "affect/report.html", "text=Predictions and residuals", "dark"),
     Screenshot("compare", "sweep/compare.html"),
     Screenshot("compare-pairs", "sweep/compare.html", "#pairs"),
+    Screenshot("sweep", "sweep/report.html"),
+    Screenshot("curves", "sweep/curves.html"),
+    Screenshot("overfit", "overfit/overfit.html"),
     Screenshot("maps", "sweep/maps.html", "#maps"),
     Screenshot("inspect-cnn", "sweep/0_*/inspect_*.html", "#attributions"),
     Screenshot("inspect-digits", "digits/inspect_*.html", "#layers", "dark"),
     Screenshot("explore", "explore/*/explore.html", "#clips"),
+    Screenshot("explore-beats", "explore/*/explore.html", "#examples"),
+    Screenshot("explore-classes", "explore/*/explore.html", "#classes"),
+)
+TABLES = {
+    "networks": "{rows: [backbone], cols: [metric]}",
+    "classes": "{rows: [class], cols: [backbone, metric]}",
+}
+PAGE = (
+    "{name: report, title: CNN and LSTM on the demo clips, "
+    "sections: {networks: {title: Genre by network}, classes: {title: 'Genre, class by class'}}}"
 )
 
 
 def write_pages() -> None:
     """Train missing networks, and write all pages."""
     python = [sys.executable]
-    sweep, affect, digits, dataset = (RUNS / name for name in ("sweep", "affect", "digits", "explore"))
+    names = ("sweep", "affect", "digits", "overfit", "explore")
+    sweep, affect, digits, overfit, dataset = (RUNS / name for name in names)
+    tables = [f"+hydra.callbacks.table.tables.{name}={table}" for name, table in TABLES.items()]
+    tables.append(f"hydra.callbacks.table.page={PAGE}")
     jobs = [
-        (sweep, ["train.py", "-m", "backbone=cnn,lstm", "seed=0,1", f"hydra.sweep.dir={sweep}"]),
+        (sweep, ["train.py", "-m", "backbone=cnn,lstm", "seed=0,1", *tables, f"hydra.sweep.dir={sweep}"]),
         (affect, ["train.py", "backbone=lstm", "task=multitask", f"hydra.run.dir={affect}"]),
         (digits, ["train.py", "experiment=reproduction/step7/digits", f"hydra.run.dir={digits}"]),
+        (overfit, ["train.py", "debug=overfit", "backbone=lstm", f"hydra.run.dir={overfit}"]),
         (dataset, ["scripts/explore.py", "data=demo", f"--out={dataset}"]),
     ]
     for folder, arguments in jobs:
