@@ -105,7 +105,8 @@ def output_function(network: Network, name: str, index: int) -> OutputFunction:
 
     def compute_output(x: Tensor) -> Tensor:
         lengths = torch.full((len(x),), x.shape[1])
-        return network.task.targets[name].score(network.task(network.backbone(x, lengths))[name])[:, index]
+        z = network.readout(network.backbone, x, lengths)
+        return network.task.targets[name].score(network.task(z)[name])[:, index]
 
     return compute_output
 
@@ -150,20 +151,25 @@ def grad_cam(output: OutputFunction, layer: nn.Module, x: Tensor, time_axis: int
 
 
 def last_feature_maps(network: Network, x: Tensor) -> tuple[str, nn.Module] | None:
-    """Return name and module of the last feature maps before pooling, or None if the network is not convolutional."""
+    """Return name and module of the last feature maps before pooling that influence the embedding, if there are any."""
     modules = {name: module for name, module in network.backbone.named_modules() if name}
     if any(map(is_transformer_block, modules.values())):
         return None
-    candidates: list[tuple[str, nn.Module]] = []
+    candidates: list[tuple[str, nn.Module, Tensor]] = []
 
     def record(name: str, module: nn.Module, out: object) -> None:
-        has_maps = isinstance(out, Tensor) and out.ndim == 4 and out.shape[2] * out.shape[3] > 1
-        if has_maps and not isinstance(module, (*POOLS, nn.Identity)):
-            candidates.append((f"backbone.{name}", module))
+        if not isinstance(out, Tensor) or out.ndim != 4 or isinstance(module, (*POOLS, nn.Identity)):
+            return
+        if out.shape[2] * out.shape[3] > 1:
+            candidates.append((f"backbone.{name}", module, out))
 
-    with torch.no_grad(), forward_hooks(modules, record):
-        network.backbone(x, torch.tensor([x.shape[1]]))
-    return candidates[-1] if candidates else None
+    x = x.detach().requires_grad_()
+    with torch.enable_grad(), forward_hooks(modules, record):
+        z = network.readout(network.backbone, x, torch.tensor([x.shape[1]]))
+    # a read-out of an early layer does not depend on the feature maps after it
+    gradients = torch.autograd.grad(z.sum(), [x, *(out for *_, out in candidates)], allow_unused=True)[1:]
+    used = [entry[:2] for entry, gradient in zip(candidates, gradients, strict=True) if gradient is not None]
+    return used[-1] if used else None
 
 
 def attention_rollout(backbone: Backbone, x: Tensor, lengths: Tensor) -> Rollout | None:
@@ -304,9 +310,13 @@ def draw_attributions(
 
 
 def draw_attention_rollout(network: Network, x: Tensor, frames: np.ndarray, clip_axes: ClipAxes) -> AttributionFigures:
-    """Draw the attention rollout of a transformer over the frames. Other networks have no figure."""
+    """Draw the attention rollout of a transformer over the frames.
+
+    Other networks have no figure, and neither has a read-out of hidden states, which reads other tokens and layers.
+    """
     drawn = AttributionFigures()
-    result = attention_rollout(network.backbone, x, torch.tensor([x.shape[1]]))
+    is_own_embedding = network.readout.layers is None
+    result = attention_rollout(network.backbone, x, torch.tensor([x.shape[1]])) if is_own_embedding else None
     if result is None:
         return drawn
     weights = result.weights.double().numpy()
