@@ -50,6 +50,20 @@ def test_integrated_gradients_of_linear_function_are_weights_times_input() -> No
     assert result.error == pytest.approx(0, abs=1e-4)
 
 
+def test_attributions_of_an_early_layer_use_only_its_feature_maps(make_run: MakeRun) -> None:
+    """Compare with the gradients of the network, whose second block has no influence."""
+    run = make_run("backbone=cnn", "backbone.channels=[4,6]", "readout.layers=[1]", "readout.pooling=mean_std")
+    network = load_learner(run / "checkpoints" / "best.ckpt")
+    x = frames(network)
+    maps = attribution.last_feature_maps(network, x)
+    assert maps is not None and maps[0] == "backbone.blocks.0.relu"
+    output = attribution.output_function(network, "genre", 0)
+    assert attribution.grad_cam(output, maps[1], x, 2).shape == (25, x.shape[2] // 2)
+    result = attribution.integrated_gradients(output, x, steps=200)
+    assert result.output == pytest.approx(float(network(x * 9 - 40, torch.tensor([50]))[1]["genre"][0, 0]), abs=1e-4)
+    assert abs(result.error) < 0.02 * abs(result.output - result.baseline)
+
+
 @pytest.mark.parametrize(("name", "index"), [("genre", 0), ("genre", 1), ("valence", 0)])
 def test_contributions_sum_to_difference_of_outputs(cnn: Learner, name: str, index: int) -> None:
     x = frames(cnn)
