@@ -32,10 +32,10 @@ EXPERIMENTS = sorted(
 )
 FULL = pytest.mark.full
 CASES = [
-    pytest.param(["experiment=small", "backbone.width=0.1"], id="batch norm of the head"),
-    pytest.param([*CNN, "readout.layers=[0,2,-1]", "readout.pooling=mean_std"], id="mean_std"),
+    pytest.param([*CNN, "head.norm=true", "readout.layers=[0,2,-1]", "readout.pooling=mean_std"], id="norm, mean_std"),
     pytest.param([*AST, "readout.layers=all", "readout.pooling=mean_max", "readout.combine=weighted"], id="weighted"),
-    pytest.param(["backbone=timm", "readout.layers=[1,-1]", "readout.pooling=mean_std"], id="timm"),
+    pytest.param(["experiment=small", "backbone.width=0.1"], id="small", marks=FULL),
+    pytest.param(["backbone=timm", "readout.layers=[1,-1]", "readout.pooling=mean_std"], id="timm", marks=FULL),
     pytest.param([*CNN, "head=mlp"], id="mlp", marks=FULL),
     pytest.param([*CNN, "head.norm=true", "head.dropout=0.5"], id="linear", marks=FULL),
     pytest.param([*LSTM, "backbone.bidirectional=true", "readout.layers=all"], id="lstm, all", marks=FULL),

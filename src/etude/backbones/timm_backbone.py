@@ -152,10 +152,10 @@ class Timm(Backbone):
         """
         if self.has_feature_maps:
             return
-        training = self.net.training
+        training, image = self.net.training, next(self.net.parameters()).new_zeros(1, 1, self.bins, 2 * SMALLEST[0])
         self.net.eval()
         with torch.no_grad():
-            short, long = (self._feature_maps(torch.zeros(1, 1, self.bins, n * SMALLEST[0])) for n in (1, 2))
+            short, long = (self._feature_maps(image[..., :frames]) for frames in (SMALLEST[0], 2 * SMALLEST[0]))
         self.net.train(training)
         for a, b in zip(short, long, strict=True):
             is_pooled = a.shape[2:] == b.shape[2:] == (1, 1)

@@ -141,9 +141,11 @@ def hidden_widths(backbone: Backbone, bins: int) -> list[int]:
         ValueError: The backbone has no hidden states.
     """
     training, frames = backbone.training, max(1, backbone.min_frames)
+    device = next(backbone.parameters(), torch.empty(0)).device
+    x, lengths = torch.zeros(1, frames, bins, device=device), torch.tensor([frames], device=device)
     try:
         with torch.no_grad():
-            states = backbone.eval().hidden_states(torch.zeros(1, frames, bins), torch.tensor([frames]))
+            states = backbone.eval().hidden_states(x, lengths)
     except NotImplementedError:
         raise ValueError(
             f"readout.layers: {type(backbone).__name__} has no hidden states; use readout.layers=null"

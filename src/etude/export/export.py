@@ -141,8 +141,8 @@ def trace_graph(graph: Graph) -> torch.export.ExportedProgram:
 def failed_module(graph: nn.Module, trace: Callable[[], object]) -> str:
     """Trace a graph again with hooks, and return the name of the module that cannot be traced.
 
-    This is the innermost module that is running when an error is raised, or that makes a dynamic size a
-    constant. The hooks change the graph of some backbones, so they are not used for a graph that is exported.
+    This is the innermost module that is running when an error is raised, or that makes a dynamic size a constant. The
+    hooks change the graph of some backbones, so they are not used for a graph that is exported.
     """
     running: list[str] = []  # innermost last
     constant: list[str] = []
