@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from etude.embeddings.readouts import Readout
 from etude.inspection import attribution
 from etude.training.build import load_learner
 from etude.training.learner import Learner
@@ -143,6 +144,24 @@ def test_rollout_is_product_of_all_blocks(ast: Learner, monkeypatch: pytest.Monk
     torch.testing.assert_close(result.weights.flatten(), row[n_tokens:].detach())
     assert result.token_weight + float(result.weights.sum()) == pytest.approx(1, abs=1e-5)
     assert result.weights.shape == ((60 - 16) // 10 + 1, (128 - 16) // 10 + 1)
+
+
+def test_rollout_of_readout_is_the_weighted_mean_over_its_layers(ast: Learner) -> None:
+    x, lengths, backbone = frames(ast, 60), torch.tensor([60]), ast.backbone
+    readout = Readout(backbone, 128, [0, 1, 2], combine="weighted")
+    with torch.no_grad(), attribution.record_attention(backbone) as blocks:
+        readout(backbone, x, lengths)
+        assert readout.weights is not None
+        readout.weights.copy_(torch.tensor([0.2, 0.3, 0.5]).log())
+    row = torch.ones(blocks[0].x.shape[1])
+    row[: backbone.patches.tokens.shape[1]] = 0
+    row /= row.sum()
+    with torch.no_grad():
+        expected = sum(share * attribution.rollout(blocks[:k], row) for k, share in enumerate((0.2, 0.3, 0.5)))
+    result = attribution.attention_rollout(backbone, x, lengths, readout)
+    assert result is not None
+    torch.testing.assert_close(result.weights.flatten(), expected[-result.weights.numel() :])
+    assert result.token_weight + float(result.weights.sum()) == pytest.approx(1, abs=1e-5)
 
 
 def test_attributions_leave_network_unchanged(ast: Learner, cnn: Learner) -> None:

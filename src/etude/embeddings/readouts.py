@@ -105,7 +105,12 @@ class Readout(nn.Module):
         """Compute embeddings (B, D) from the output of `pool` (B, P)."""
         if self.weights is None:
             return pooled
-        return (pooled.unflatten(1, (-1, self.dim)) * self.weights.softmax(0)[:, None]).sum(1)
+        return (pooled.unflatten(1, (-1, self.dim)) * self.layer_weights()[:, None]).sum(1)
+
+    def layer_weights(self) -> Tensor:
+        """Return the weights (L,) of the layers that are read, with sum 1. Without learned weights, they are equal."""
+        logits = torch.zeros(len(self.layers or ())) if self.weights is None else self.weights
+        return logits.softmax(0)
 
 
 def pool_states(states: Tensor, lengths: Tensor, pooling: str) -> Tensor:

@@ -2,8 +2,7 @@
 
 Rollout follows Abnar & Zuidema, 2020, "Quantifying attention flow in transformers". In each block, the attention is
 averaged over attention heads and with the identity matrix (residual connection). The matrices of all blocks are
-multiplied. Only one row of the product is used. The code therefore multiplies this row by the matrices, from the last
-block to the first, and needs no product of two matrices.
+multiplied. Only one row of the product is used, so only this row is multiplied, from the last block to the first.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from etude.backbones.ast import AST
 from etude.backbones.base import Backbone
+from etude.embeddings.readouts import Readout
 from etude.files.progress import track
 from etude.inspection.clip_axes import ClipAxes, draw_overlay
 from etude.inspection.hooks import POOLS, forward_hooks, is_transformer_block
@@ -172,13 +172,14 @@ def last_feature_maps(network: Network, x: Tensor) -> tuple[str, nn.Module] | No
     return used[-1] if used else None
 
 
-def attention_rollout(backbone: Backbone, x: Tensor, lengths: Tensor) -> Rollout | None:
+def attention_rollout(backbone: Backbone, x: Tensor, lengths: Tensor, readout: Readout | None = None) -> Rollout | None:
     """Compute the attention rollout of one clip, or return None if the backbone is not a transformer over patches.
 
     Args:
         backbone: Backbone in evaluation mode, in which no patch is dropped.
         x: Standardised frames (1, T, F).
         lengths: Number of frames (1,).
+        readout: Read-out of the patches of some layers. The rollouts of its layers are averaged with its weights.
     """
     if not isinstance(backbone, AST):
         return None
@@ -187,7 +188,7 @@ def attention_rollout(backbone: Backbone, x: Tensor, lengths: Tensor) -> Rollout
     hook = patches.filters.register_forward_hook(lambda *passed: shapes.append(passed[-1].shape))
     try:
         with torch.no_grad(), record_attention(backbone) as blocks:
-            backbone(x, lengths)
+            backbone(x, lengths) if readout is None else readout(backbone, x, lengths)
     finally:
         hook.remove()
     if not blocks:  # some transformers of timm have another kind of attention
@@ -195,7 +196,12 @@ def attention_rollout(backbone: Backbone, x: Tensor, lengths: Tensor) -> Rollout
     columns, rows = shapes[0][2:]
     n_tokens, count = patches.tokens.shape[1], blocks[0].x.shape[1]
     with torch.no_grad():
-        weights = rollout(blocks, backbone.token_weights(count))
+        if readout is None or readout.layers is None:
+            weights = rollout(blocks, backbone.token_weights(count))
+        else:
+            row = (torch.arange(count) >= n_tokens) / (count - n_tokens)
+            rollouts = torch.stack([rollout(blocks[:layer], row) for layer in readout.layers])
+            weights = (readout.layer_weights()[:, None] * rollouts).sum(0)
     size, stride = patches.filters.kernel_size, patches.filters.stride
     time, bins = (((size[k] - stride[k]) / 2, float(stride[k])) for k in (0, 1))
     return Rollout(weights[n_tokens:].unflatten(0, (columns, rows)), float(weights[:n_tokens].sum()), (time, bins))
@@ -310,13 +316,9 @@ def draw_attributions(
 
 
 def draw_attention_rollout(network: Network, x: Tensor, frames: np.ndarray, clip_axes: ClipAxes) -> AttributionFigures:
-    """Draw the attention rollout of a transformer over the frames.
-
-    Other networks have no figure, and neither has a read-out of hidden states, which reads other tokens and layers.
-    """
+    """Draw the attention rollout of a transformer over the frames. Other networks have no figure."""
     drawn = AttributionFigures()
-    is_own_embedding = network.readout.layers is None
-    result = attention_rollout(network.backbone, x, torch.tensor([x.shape[1]])) if is_own_embedding else None
+    result = attention_rollout(network.backbone, x, torch.tensor([x.shape[1]]), network.readout)
     if result is None:
         return drawn
     weights = result.weights.double().numpy()
