@@ -27,6 +27,7 @@ GROUPS = {
     "feature": "The bins of a frame and the front end that computes them.",
     "augment": "Random changes of the training clips.",
     "backbone": "The network from frames (B, T, F) to an embedding (B, D).",
+    "readout": "The layers of the backbone that are read, and the method that makes an embedding of them.",
     "head": "The layers from an embedding to the output of one target. Each target has a head of its own.",
     "target": "A quantity that a network predicts. A task selects targets; their keys begin with `task.targets`.",
     "task": "The targets of a run, and the monitored score that selects an epoch or a trial.",

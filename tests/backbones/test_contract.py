@@ -11,9 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from etude.backbones.base import Backbone
+from etude.backbones.cnn import CNN
+from etude.backbones.efficientat import EfficientAT
+from etude.backbones.timm_backbone import Timm
 from etude.config.compose import conf_dir
 from etude.config.instantiate import make
 from etude.embeddings.cache import forward_from_split, forward_to_split
+from etude.embeddings.readouts import hidden_widths
 from etude.training.transfer import layer_indices, parameter_layer_index
 
 NAMES = sorted(path.stem for path in (conf_dir() / "backbone").glob("*.yaml"))
@@ -55,6 +59,47 @@ def test_embedding_has_shape_b_by_dim(case: tuple[Backbone, Tensor]) -> None:
     assert z.shape == (len(x), net.dim)
     assert z.dtype == torch.float32
     assert z.isfinite().all()
+
+
+def valid_states(net: Backbone, x: Tensor, lengths: Tensor = LENGTHS) -> list[list[Tensor]]:
+    """Return the valid hidden states (T_l, D_l) of each layer and clip, or skip a network that does not define them."""
+    if not net.splittable and type(net).hidden_states is Backbone.hidden_states:
+        pytest.skip("only the embedding is defined")
+    with torch.no_grad():
+        states = net.hidden_states(x, lengths)
+    for values, counts in states:
+        assert values.ndim == 3 and values.shape[0] == counts.shape[0] == len(x)
+        assert counts.dtype == torch.int64 and counts.min() >= 1 and counts.max() <= values.shape[1]
+    return [[clip[:count] for clip, count in zip(*state, strict=True)] for state in states]
+
+
+def test_every_layer_has_a_hidden_state(case: tuple[Backbone, Tensor]) -> None:
+    """State 0 is the input embedding, which can be the first layer."""
+    net, x = case
+    widths, layers = [clips[0].shape[1] for clips in valid_states(net, x)], layer_indices(net)[-1] + 1
+    assert len(widths) == net.steps + 1 if net.splittable else len(widths) in (layers, layers + 1)
+    assert hidden_widths(net, x.shape[2]) == widths
+
+
+@pytest.mark.parametrize(("value", "more"), [(1e3, 27)])
+def test_padding_and_other_clips_do_not_change_hidden_states(
+    case: tuple[Backbone, Tensor], value: float, more: int
+) -> None:
+    net, x = case
+    together = valid_states(net, padded(x, value, more))
+    for clip, length in enumerate(LENGTHS.tolist()):
+        separate = valid_states(net, x[clip : clip + 1, :length], LENGTHS[clip : clip + 1])
+        for of_batch, of_clip in zip(together, separate, strict=True):
+            torch.testing.assert_close(of_batch[clip], of_clip[0], atol=5e-5, rtol=1e-4)
+
+
+def test_mean_of_last_hidden_state_is_the_embedding(case: tuple[Backbone, Tensor]) -> None:
+    """Compare the networks whose embedding is defined as the mean over time and frequency."""
+    net, x = case
+    if not (isinstance(net, CNN | EfficientAT | Timm) or getattr(net, "readout", None) == "mean"):
+        pytest.skip("the embedding has another definition")
+    means = torch.stack([clip.mean(0) for clip in valid_states(net, x)[-1]])
+    torch.testing.assert_close(means, embed(net, x), atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("value", "more"), [(-1e3, 0), (0.0, 1), (1e3, 27)])

@@ -13,6 +13,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from etude.training.network import load_network
+
 ROOT = Path(__file__).parents[2]
 
 Result = subprocess.CompletedProcess[str]
@@ -177,9 +179,13 @@ def test_transfer_reports_copied_tensors_and_refuses_another_network(
         r"\d+ of \d+ test clips were used to train joint_lstm_mel: .*transfer\.overlap=drop", result.stderr
     )
     assert not list(tmp_path.rglob("split.csv"))
-    result = train(tmp_path, *transfer, other_split, "transfer.overlap=drop")
+    readout = ["readout.layers=[1,2]", "readout.pooling=mean_std", "readout.combine=weighted"]
+    result = train(tmp_path, *transfer, other_split, "transfer.overlap=drop", *readout)
     assert result.returncode == 0, result.stderr
     assert "weights of the backbone copied" in result.stderr
+    network = load_network(next(tmp_path.rglob("best.ckpt")))
+    assert network.readout.layers == [1, 2] and network.readout.dim == 2 * network.backbone.dim
+    assert network.readout.weights is not None and network.readout.weights.all()  # trained, initially 0
     (file,) = tmp_path.rglob("split.csv")
     split = pd.read_csv(file)
     source = pd.read_csv(finished / "split.csv").set_index("id")["split"]

@@ -25,7 +25,8 @@ from etude.audio.decode import decode
 from etude.data.sources.demo import collection
 from etude.errors import UserError
 from etude.evaluation.measure import compute_metrics
-from etude.export import formats, parity_check
+from etude.export import graph as graph_module
+from etude.export import parity_check
 from etude.export.graph import INPUTS, Graph
 from etude.export.parity_check import ParityCheck, predicted_values
 from etude.inference.engine import predict
@@ -267,7 +268,7 @@ def test_reserved_target_names_are_refused(model: Model, monkeypatch: pytest.Mon
 def test_missing_onnx_packages_are_reported_with_install_command(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "onnxscript" else name)
+    monkeypatch.setattr(graph_module, "find_spec", lambda name: None if name == "onnxscript" else name)
     assert export([str(checkpoint), f"--out={tmp_path / 'out'}"]) == 2
     assert "pip install 'etude[export]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

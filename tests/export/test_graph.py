@@ -13,8 +13,8 @@ import torch
 from etude.audio.decode import decode
 from etude.backbones import efficientat
 from etude.config.compose import conf_dir
-from etude.export import formats
-from etude.export.graph import Graph, trace_graph
+from etude.export.export import trace_graph
+from etude.export.graph import Graph, PredictFunction, write_onnx, write_program
 from etude.export.parity_check import ParityCheck, batch
 from etude.inference.model import Model
 
@@ -48,7 +48,7 @@ class Case:
 
     model: Model
     graph: Graph
-    predict: dict[str, formats.PredictFunction]
+    predict: dict[str, PredictFunction]
     check: ParityCheck
 
 
@@ -65,8 +65,8 @@ def case(
     graph = Graph(model.network, model.front)
     program, folder = trace_graph(graph), tmp_path_factory.mktemp("graph")
     predict = {
-        "onnx": formats.write_onnx(graph, program, {}, folder / "a"),
-        "torch": formats.write_program(graph, program, {}, folder / "b"),
+        "onnx": write_onnx(graph, program, {}, folder / "a"),
+        "torch": write_program(graph, program, {}, folder / "b"),
     }
     seconds = (6, 2.5, 0.3, 0.001) if graph.variable_length else (6, 4, 3.3)
     samples = [
@@ -111,7 +111,7 @@ def test_outputs_differ_between_clips(case: Case) -> None:
 
 def test_frames_are_rounded_to_float16_as_in_packs(model: Model, tmp_path: Path) -> None:
     graph = Graph(model.network, model.front, "frames")
-    predict = formats.write_onnx(graph, trace_graph(graph), {}, tmp_path / "m.onnx")
+    predict = write_onnx(graph, trace_graph(graph), {}, tmp_path / "m.onnx")
     x = torch.linspace(-79, 0, 40 * 128).reshape(1, 40, 128).half().float().numpy()
     lengths = np.array([40])
     expected = predict(x, lengths)["embedding"]

@@ -16,7 +16,7 @@ from etude.audio.decode import decode
 from etude.config import instantiate
 from etude.data.collection import label_target, scalar_target
 from etude.inference.model import Model
-from etude.training.build import build_from_recipe
+from etude.training.build import RECIPE_GROUPS, build_from_recipe
 
 UNUSUAL_NAME = '<img src=x onerror=alert(1)> & "$x$".ogg'
 TARGETS = {"genre": label_target(["<b>loud", "quiet", "soft"]), "energy": scalar_target(), "valence": scalar_target()}
@@ -31,7 +31,7 @@ def build_recipe(config: Callable[..., dict[str, Any]], evaluation: dict[str, An
     plain["task"]["targets"] = genre | plain["task"]["targets"]
     feature = instantiate.make(plain["feature"])
     return {
-        "config": {k: plain.get(k) for k in ("backbone", "head", "task", "weighting", "augment", "optim", "feature")},
+        "config": {k: plain.get(k) for k in RECIPE_GROUPS},
         "targets": TARGETS, "bins": feature.bins, "columns": [feature.columns.start, feature.columns.stop],
         "front": feature.front.to_dict(), "evaluation": evaluation,
     }  # fmt: skip

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from etude.config import instantiate
 from etude.data.collection import label_target, scalar_target
 from etude.data.pack_writer import write_pack
-from etude.training.build import build_from_recipe
+from etude.training.build import RECIPE_GROUPS, build_from_recipe
 from etude.training.learner import Learner
 
 Config = Callable[..., dict[str, Any]]
@@ -28,7 +28,7 @@ IDS = ["one", HOSTILE_ID, *(f"clip{k}" for k in range(4))]
 def recipe(config: dict[str, Any], targets: dict[str, Any]) -> dict[str, Any]:
     """Return the recipe that a checkpoint contains, from a config."""
     feature = instantiate.make(config["feature"])
-    kept = {k: config.get(k) for k in ("backbone", "head", "task", "weighting", "augment", "optim", "feature")}
+    kept = {k: config.get(k) for k in RECIPE_GROUPS}
     columns = [feature.columns.start, feature.columns.stop]
     return {
         "config": kept,

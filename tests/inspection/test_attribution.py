@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from etude.embeddings.readouts import Readout
 from etude.inspection import attribution
 from etude.training.build import load_learner
 from etude.training.learner import Learner
@@ -48,6 +49,22 @@ def test_integrated_gradients_of_linear_function_are_weights_times_input() -> No
     torch.testing.assert_close(result.contributions, weight * x[0], atol=1e-5, rtol=1e-5)
     assert result.baseline == pytest.approx(2)
     assert result.error == pytest.approx(0, abs=1e-4)
+
+
+def test_attributions_of_an_early_layer_use_only_its_feature_maps(make_run: MakeRun) -> None:
+    """Compare with the gradients of the network, whose second block has no influence."""
+    run = make_run("backbone=cnn", "backbone.channels=[4,6]", "readout.layers=[1]", "readout.pooling=mean_std")
+    network = load_learner(run / "checkpoints" / "best.ckpt")
+    x = frames(network)
+    maps = attribution.last_feature_maps(network, x)
+    assert maps is not None and maps[0] == "backbone.blocks.0.relu"
+    output = attribution.output_function(network, "genre", 0)
+    assert attribution.grad_cam(output, maps[1], x, 2).shape == (25, x.shape[2] // 2)
+    result = attribution.integrated_gradients(output, x, steps=200)
+    with torch.no_grad():
+        _, out = network(x * 9 - 40, torch.tensor([50]))
+    assert result.output == pytest.approx(float(out["genre"][0, 0]), abs=1e-4)
+    assert abs(result.error) < 0.02 * abs(result.output - result.baseline)
 
 
 @pytest.mark.parametrize(("name", "index"), [("genre", 0), ("genre", 1), ("valence", 0)])
@@ -127,6 +144,24 @@ def test_rollout_is_product_of_all_blocks(ast: Learner, monkeypatch: pytest.Monk
     torch.testing.assert_close(result.weights.flatten(), row[n_tokens:].detach())
     assert result.token_weight + float(result.weights.sum()) == pytest.approx(1, abs=1e-5)
     assert result.weights.shape == ((60 - 16) // 10 + 1, (128 - 16) // 10 + 1)
+
+
+def test_rollout_of_readout_is_the_weighted_mean_over_its_layers(ast: Learner) -> None:
+    x, lengths, backbone = frames(ast, 60), torch.tensor([60]), ast.backbone
+    readout = Readout(backbone, 128, [0, 1, 2], combine="weighted")
+    with torch.no_grad(), attribution.record_attention(backbone) as blocks:
+        readout(backbone, x, lengths)
+        assert readout.weights is not None
+        readout.weights.copy_(torch.tensor([0.2, 0.3, 0.5]).log())
+    row = torch.ones(blocks[0].x.shape[1])
+    row[: backbone.patches.tokens.shape[1]] = 0
+    row /= row.sum()
+    with torch.no_grad():
+        expected = sum(share * attribution.rollout(blocks[:k], row) for k, share in enumerate((0.2, 0.3, 0.5)))
+    result = attribution.attention_rollout(backbone, x, lengths, readout)
+    assert result is not None
+    torch.testing.assert_close(result.weights.flatten(), expected[-result.weights.numel() :])
+    assert result.token_weight + float(result.weights.sum()) == pytest.approx(1, abs=1e-5)
 
 
 def test_attributions_leave_network_unchanged(ast: Learner, cnn: Learner) -> None:

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from etude.audio.masks import valid
 from etude.backbones.base import Backbone
 from etude.backbones.cnn import CNN
+from etude.embeddings.readouts import Readout
 from etude.errors import UserError
-from etude.training.build import build_from_recipe, compile_backbone, load_learner
+from etude.training.build import RECIPE_GROUPS, build_from_recipe, compile_backbone, freeze_unused, load_learner
 
 Config = dict[str, Any]
 Compose = Callable[..., Config]
@@ -42,14 +43,49 @@ def recipe(config: Config) -> Config:
         "genre": {"kind": "label", "classes": ["a", "b", "c"]},
         "energy": {"kind": "scalar", "low": 0.0, "high": 1.0},
     }
-    groups = ("backbone", "head", "task", "weighting", "augment", "optim", "feature")
-    return {"config": {group: config[group] for group in groups}, "targets": specs, "bins": 12}
+    return {"config": {group: config[group] for group in RECIPE_GROUPS}, "targets": specs, "bins": 12}
 
 
 def test_head_sizes_follow_the_data(config: Compose) -> None:
     learner = build_from_recipe(recipe(config("task=joint", "~task.targets.valence", "~task.targets.danceability")))
     _, out = learner.eval()(torch.zeros(2, 20, 12), torch.tensor([20, 7]))
     assert {name: tuple(value.shape) for name, value in out.items()} == {"genre": (2, 3), "energy": (2, 1)}
+
+
+def test_width_of_heads_follows_the_readout(config: Compose) -> None:
+    learner = build_from_recipe(recipe(config("backbone=cnn", "readout.layers=[1,-1]", "readout.pooling=mean_max")))
+    z, out = learner.eval()(torch.zeros(2, 20, 12), torch.tensor([20, 7]))
+    assert z.shape == (2, learner.readout.dim) == (2, 2 * (32 + 256))
+    assert out["genre"].shape == (2, 3)
+
+
+def test_recipe_from_before_readouts_has_the_embedding_of_the_backbone(config: Compose) -> None:
+    old = recipe(config("backbone=cnn"))
+    del old["config"]["readout"]
+    torch.manual_seed(0)
+    learner = build_from_recipe(old).eval()
+    torch.manual_seed(0)
+    new = build_from_recipe(recipe(config("backbone=cnn"))).eval()
+    assert list(learner.state_dict()) == list(new.state_dict())
+    x, lengths = torch.randn(2, 20, 12), torch.tensor([20, 7])
+    assert torch.equal(learner(x, lengths)[0], new(x, lengths)[0])
+    assert torch.equal(learner(x, lengths)[0], learner.backbone(learner.standardiser(x, lengths), lengths))
+
+
+def test_weights_after_the_layers_of_the_readout_are_not_trained(config: Compose) -> None:
+    """Check that every remaining weight has a gradient, because DDP refuses others."""
+    learner = build_from_recipe(
+        recipe(config("backbone=lstm", "backbone.depth=3", "backbone.readout=attention", "readout.layers=[2]"))
+    )
+    freeze_unused(learner)
+    trainable = {name for name, weight in learner.named_parameters() if weight.requires_grad}
+    _, out = learner(torch.randn(2, 20, 12), torch.tensor([20, 7]))
+    sum(value.sum() for value in out.values()).backward()
+    assert {name for name, weight in learner.named_parameters() if weight.grad is not None} == trainable
+    assert {name.split(".")[2] for name in trainable if name.startswith("backbone")} == {"0", "1"}
+    unchanged = build_from_recipe(recipe(config("backbone=cnn")))
+    freeze_unused(unchanged)
+    assert all(weight.requires_grad for weight in unchanged.parameters())
 
 
 def test_target_missing_from_the_data_raises_user_error(config: Compose) -> None:
@@ -171,20 +207,31 @@ class Average(Backbone):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize(
-    "backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.full)]
-)  # without and with C++
-def test_compiled_backbone_has_equal_loss_gradients_and_names(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ("plain", "layers", "backend"),
+    [
+        (Average(12), None, "aot_eager"),  # without C++
+        pytest.param(Average(12), None, "inductor", marks=pytest.mark.full),
+        pytest.param(CNN(12, [4, 8]), [1, 2], "inductor", marks=pytest.mark.full),
+    ],
+    ids=str,
+)
+def test_compiled_network_has_equal_loss_gradients_and_names(
+    plain: Backbone, layers: list[int] | None, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     torch.manual_seed(0)
-    plain = Average(12)
-    learner = SimpleNamespace(backbone=deepcopy(plain))
+    plain.eval()
+    learner = SimpleNamespace(backbone=deepcopy(plain), readout=Readout(plain, 12, layers))
     compile_backbone(learner)  # type: ignore[arg-type]
     assert list(learner.backbone.state_dict()) == list(plain.state_dict())
     for frames in (20, 33):
         x, lengths = torch.randn(4, frames, 12), torch.tensor([frames, 5, 9, frames])
-        losses = [backbone(x, lengths).square().mean() for backbone in (plain, learner.backbone)]
+        losses = [
+            readout(backbone, x, lengths).square().mean()
+            for backbone, readout in ((plain, Readout(plain, 12, layers)), (learner.backbone, learner.readout))
+        ]
         torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-5)
-        gradients = [torch.autograd.grad(loss, backbone.map.weight)[0] for loss, backbone in
+        gradients = [torch.autograd.grad(loss, next(backbone.parameters()))[0] for loss, backbone in
                      zip(losses, (plain, learner.backbone), strict=True)]  # fmt: skip
         torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
 

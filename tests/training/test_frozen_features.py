@@ -27,7 +27,11 @@ NETS = {
     "both": ["backbone=lstm", "backbone.hidden=8", "backbone.bidirectional=true", "backbone.readout=attention"],
     "cnn": ["backbone=cnn", "backbone.channels=[4,8,8,16]"],
     "timm": ["backbone=timm"],
-}
+    "readout": [
+        "backbone=lstm", "backbone.hidden=8", "readout.layers=[1,2]", "readout.pooling=mean_std",
+        "readout.combine=weighted",
+    ],
+}  # fmt: skip
 CLIPS = {"train": 6, "val": 4, "test": 4}
 
 
@@ -89,12 +93,13 @@ def trained(
     return learner, table, passes.count
 
 
-MODES = [(net, mode) for net in NETS for mode in ("probe", "last_k") if (net, mode) != ("timm", "last_k")]
+MODES = [*((net, "probe") for net in NETS), *((net, "last_k") for net in ("ast", "lstm", "both", "cnn"))]
 QUICK = (
     ("ast", "probe"),
     ("lstm", "last_k"),
     ("cnn", "last_k"),
     ("timm", "probe"),
+    ("readout", "probe"),
 )  # each kind of network and of split
 
 
@@ -156,6 +161,7 @@ REASONS = [
     (["+data.overfit=4"], "data.overfit memorises a few clips; set it to null"),
     (["transfer=last_k", "transfer.last_k=4"], "transfer.train=last_k keeps none of the 4 layers frozen"),
     (["transfer=last_k", "backbone=timm"], "Timm cannot be split between layers; transfer=probe"),
+    (["transfer=last_k", "readout.layers=last"], "a read-out of hidden states can be cached only with transfer=probe"),
     (["backbone=timm", "backbone.dropout=0.5"], "Timm is random in its frozen layers; set its dropouts to 0"),
 ]
 

@@ -94,6 +94,18 @@ BLOCKS = [f"backbone.blocks.{i}" for i in range(4)]
     [
         (["transfer=full"], 1, BLOCKS),
         (["transfer=probe"], 1, []),
+        (["transfer=probe", "readout.layers=[2,3]", "readout.combine=weighted"], 1, ["readout"]),
+        (
+            [
+                "transfer=probe",
+                "readout.layers=[2,3]",
+                "readout.combine=weighted",
+                "task=multitask",
+                "weighting=pcgrad",
+            ],
+            1,
+            ["readout"],
+        ),
         (["transfer=last_k"], 1, BLOCKS[2:]),
         (["transfer=last_k", "transfer.last_k=1"], 2, BLOCKS[3:]),
         (["transfer=last_k", "transfer.last_k=9"], 1, BLOCKS),

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from etude.backbones.base import Backbone
-from etude.backbones.patches import LearnedPositions, Patches, SinusoidalPositions, TokenState
+from etude.backbones.patches import Drop, LearnedPositions, Patches, SinusoidalPositions, TokenState
 from etude.backbones.vit_checkpoints import (
     IMAGE,
     IMAGENET,
@@ -28,6 +28,7 @@ from etude.backbones.vit_checkpoints import (
     read_weights,
     weights_kind,
 )
+from etude.errors import UserError
 from etude.files.safe_read import read_tensors
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ class AST(Backbone):
         table = (
             LearnedPositions(rows, columns, self.dim) if positions == LEARNED else SinusoidalPositions(rows, self.dim)
         )
+        self.rows = rows
         self.patches = Patches(filters, table, n_prefix, net.norm_pre, (drop_time, drop_frequency, drop_patches))
         self.blocks, self.min_frames = nn.ModuleList(net.blocks), 2 * patch
         self.steps = len(self.blocks)
@@ -202,6 +204,32 @@ class AST(Backbone):
             mask = tokens.new_ones(tokens.shape[:2]) if mask is None else mask[:, 0, 0].to(tokens.dtype)
             z = (tokens * mask[..., None])[:, n_prefix:].sum(1) / mask[:, n_prefix:].sum(1, keepdim=True)
         return self.fc_norm(z)
+
+    def hidden_states(self, x: Tensor, lengths: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Compute the states of all layers as in the base class.
+
+        Patches of one column are averaged, so a state is a column of patches. State 0 is the embedding of the patches
+        with their positions. The last state is the output of the last block after timm's norm before pooling.
+
+        Raises:
+            UserError: Single patches are dropped in training, so that columns are incomplete.
+        """
+        _, in_frequency, anywhere = (cast(Drop, drop) for drop in self.patches.drop)
+        if self.training and anywhere.p:
+            raise UserError(
+                f"backbone.drop_patches={anywhere.p:g}: a read-out of hidden states requires complete columns of "
+                "patches; set backbone.drop_patches=0, and use drop_time or drop_frequency"
+            )
+        dropped = self.training and in_frequency.p
+        rows = int(in_frequency.count_kept(torch.tensor(self.rows))) if dropped else self.rows
+        tokens, counts, mask = self.patches(x, lengths)
+        outputs = [tokens]
+        for block in self.blocks:
+            outputs.append(block(outputs[-1], attn_mask=mask))
+        outputs[-1] = self.norm(outputs[-1])
+        n_prefix = self.patches.tokens.shape[1]
+        columns = (counts - n_prefix) // rows
+        return [(tokens[:, n_prefix:].unflatten(1, (-1, rows)).mean(2), columns) for tokens in outputs]
 
     def collate(self, values: Sequence[Tensor], lengths: Tensor) -> TokenState:
         """Collate states as in the base class, with a new mask of valid tokens."""

@@ -94,6 +94,30 @@ class Backbone(nn.Module):
             state = self.step(step, state)
         return self.end(state)
 
+    def hidden_states(self, x: Tensor, lengths: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Compute the states of all layers over time.
+
+        State 0 is the input embedding. In a network without an input embedding, it is the frames. The other states are
+        the outputs of the layers, in the order of `layers`. A final norm belongs to the last layer. Feature maps are
+        averaged over frequency. Tokens without a position in time, such as a class token, are not included.
+
+        The default runs the steps. A network that overrides `forward` overrides this method as well.
+
+        Args:
+            x: Frames (B, T, F), as in `forward`.
+            lengths: Valid frames per clip (B,), int64, each in 1..T.
+
+        Returns:
+            For each layer, its states (B, T_l, D_l), and the number of valid states of each clip (B,), int64. The
+            states after a clip's end are undefined.
+        """
+        state, states = self.begin(x, lengths), [(x, lengths)]
+        for index in range(self.steps):
+            state = self.step(index, state)
+            values = state[0] if state[0].ndim == 3 else state[0].mean(5 - self.axis).transpose(1, 2)
+            states.append((values, state[1]))
+        return states
+
     def reversed_modules(self) -> Sequence[nn.Module]:
         """Return the modules that process a clip from its end to its beginning."""
         return ()

@@ -101,6 +101,10 @@ class Drop(nn.Module):
             raise ValueError(f"the share of dropped patches must be in [0, 1), got {share}")
         self.p = share  # the same name as in nn.Dropout, so that code that disables all dropout layers finds it
 
+    def count_kept(self, counts: Tensor) -> Tensor:
+        """Return how many of `counts` elements are kept in training."""
+        return ((1 - self.p) * counts).round().long().clamp(min=1)
+
     def forward(self, x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Drop elements of (B, N, ...), of which the first `counts` (B,) are valid.
 
@@ -109,7 +113,7 @@ class Drop(nn.Module):
         """
         if not self.training or self.p == 0:
             return x, counts
-        kept = ((1 - self.p) * counts).round().long().clamp(min=1)
+        kept = self.count_kept(counts)
         chance = torch.rand(x.shape[:2], device=x.device).masked_fill(~valid(counts, x.shape[1]), 2.0)
         chosen = chance.argsort(dim=1)[:, : int(kept.max())]
         return x[torch.arange(len(x), device=x.device)[:, None], chosen], kept

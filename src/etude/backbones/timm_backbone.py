@@ -6,7 +6,9 @@ are therefore grouped by length, so that no image contains padding.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +17,12 @@ from torch import Tensor, nn
 from etude.audio.masks import valid
 from etude.backbones.base import Backbone
 from etude.backbones.vit_checkpoints import mismatch_error, one_channel, read_weights
+from etude.errors import UserError
 
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+
+HOOKS = Lock()  # threads share a network in predictions, and a hook would record the outputs of all threads
 SMALLEST = (128, 64)  # frames and bins: five halvings leave enough values for batch statistics
 
 
@@ -36,6 +43,7 @@ class Timm(Backbone):
     Attributes:
         dim: Size of the embedding, D.
         one_length: Whether all clips of a batch have one length, as in an exported graph.
+        has_feature_maps: Whether a check has shown that the network has feature maps after every layer.
 
     Raises:
         ValueError: There is no such network, or it accepts images of one size only.
@@ -56,7 +64,7 @@ class Timm(Backbone):
 
         super().__init__()
         self.model, self.weights, self.bins = model, weights, max(bins, SMALLEST[1])
-        self.one_length = False
+        self.one_length, self.has_feature_maps = False, False
         name = model.partition(".")[0]
         # only a name and no hub address, so that an untrusted checkpoint cannot start a download
         if not timm.is_model(name):
@@ -84,16 +92,79 @@ class Timm(Backbone):
         Returns:
             Embedding (B, D).
         """
+        images, order = self._images(x, lengths)
+        embeddings = torch.cat([self.net(image) for image in images])
+        return self.dropout(embeddings if order is None else embeddings[order])
+
+    def hidden_states(self, x: Tensor, lengths: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Compute the states of all layers as in the base class.
+
+        A layer has matrices; the layers without matrices after it, such as norms, belong to it. The state of a layer is
+        its last feature map. All of its columns are valid, because the embedding is the mean over all columns too.
+
+        Raises:
+            UserError: The network has no feature maps (B, C, F', T') after a layer.
+        """
+        self._check_feature_maps()
+        images, order = self._images(x, lengths)
+        maps = [self._feature_maps(image) for image in images]
+        states = [(x, lengths)]
+        for outputs in zip(*maps, strict=True):
+            width = max(values.shape[3] for values in outputs)
+            padded = [F.pad(values.mean(2), (0, width - values.shape[3])).transpose(1, 2) for values in outputs]
+            values = torch.cat(padded)
+            columns = torch.cat([lengths.new_full((values.shape[0],), values.shape[3]) for values in outputs])
+            states.append((values, columns) if order is None else (values[order], columns[order]))
+        return states
+
+    def _images(self, x: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """Return images (b, 1, F, T') of clips of one length each, and the order that restores the batch from them."""
         x = x * valid(lengths, x.shape[1])[..., None]
         x = F.pad(x, (0, self.bins - x.shape[2], 0, max(0, SMALLEST[0] - x.shape[1]))).transpose(1, 2)[:, None]
         if self.one_length:
-            return self.net(x)
+            return [x], None
         lengths = lengths.clamp(min=SMALLEST[0])  # a short clip is zero-padded independently of its batch
-        rows, embeddings = [], []
-        for length in lengths.unique().tolist():
-            rows.append((lengths == length).nonzero()[:, 0])
-            embeddings.append(self.net(x[rows[-1], :, :, :length]))
-        return self.dropout(torch.cat(embeddings)[torch.cat(rows).argsort()])
+        rows = [(lengths == length).nonzero()[:, 0] for length in lengths.unique()]
+        images = [x[clips, :, :, : int(lengths[clips[0]])] for clips in rows]
+        return images, torch.cat(rows).argsort()
+
+    def _feature_maps(self, image: Tensor) -> list[Tensor]:
+        """Return the feature maps (b, C, F', T') after each layer with matrices."""
+        last: dict[int, Tensor] = {}
+        hooks: list[RemovableHandle] = []
+        index = 0  # of a layer with matrices
+        with HOOKS:
+            try:
+                for layer in self.layers():
+                    index += any(weight.ndim > 1 for weight in layer.parameters())
+                    hooks.append(layer.register_forward_hook(partial(_record_map, last, index)))
+                self.net(image)
+            finally:
+                for hook in hooks:
+                    hook.remove()
+        return [last.get(layer, image[:, :0]) for layer in range(1, index + 1)]
+
+    def _check_feature_maps(self) -> None:
+        """Check once that the outputs of all layers are feature maps (b, C, F', T').
+
+        Raises:
+            UserError: A layer has another output, such as tokens or maps with channels as last axis.
+        """
+        if self.has_feature_maps:
+            return
+        training, image = self.net.training, next(self.net.parameters()).new_zeros(1, 1, self.bins, 2 * SMALLEST[0])
+        self.net.eval()
+        with torch.no_grad():
+            short, long = (self._feature_maps(image[..., :frames]) for frames in (SMALLEST[0], 2 * SMALLEST[0]))
+        self.net.train(training)
+        for a, b in zip(short, long, strict=True):
+            is_pooled = a.shape[2:] == b.shape[2:] == (1, 1)
+            if not a.numel() or a.shape[:3] != b.shape[:3] or not (is_pooled or a.shape[3] < b.shape[3]):
+                raise UserError(
+                    f"backbone.model={self.model}: has layers without feature maps over time, so it has no hidden "
+                    "states; use readout.layers=null, or another model"
+                )
+        self.has_feature_maps = True
 
     def for_export(self) -> Self:
         """Return a copy for batches of one length."""
@@ -124,3 +195,9 @@ class Timm(Backbone):
             self.net.load_state_dict({name: value for name, value in tensors.items() if name in own})
         except RuntimeError as error:
             raise mismatch_error(self.weights, self.model, error) from error
+
+
+def _record_map(last: dict[int, Tensor], index: int, module: nn.Module, inputs: Any, out: Any) -> None:
+    """Store the output of a layer if it is a feature map."""
+    if isinstance(out, Tensor) and out.ndim == 4:
+        last[index] = out

@@ -139,7 +139,7 @@ def _write_checkpoint(folder: Path) -> Path:
         composed = compose("train", overrides=list(OVERRIDES))
     config: Any = {
         key: OmegaConf.to_container(composed[key], resolve=True)
-        for key in ("backbone", "head", "task", "weighting", "augment", "optim", "feature")
+        for key in ("backbone", "readout", "head", "task", "weighting", "augment", "optim", "feature")
     }
     feature = instantiate.make(config["feature"])
     recipe = {

@@ -274,7 +274,7 @@ def train_minimal(learner: Learner, config: dict[str, Any], data: MusicData) -> 
     start_times = []
     for batch in batches:
         start_times.append(time.perf_counter())
-        z = learner.backbone(learner.standardiser(batch.x, batch.lengths), batch.lengths)
+        z = learner.readout(learner.backbone, learner.standardiser(batch.x, batch.lengths), batch.lengths)
         loss, _ = learner.task.loss(learner.task(z), batch.y)
         optimiser.zero_grad()
         loss.backward()

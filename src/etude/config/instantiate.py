@@ -19,6 +19,7 @@ NETWORK_MODULES = (
     "etude.audio.log_mel",
     "etude.backbones",
     "etude.data.feature",
+    "etude.embeddings.readouts",
     "etude.tasks",
     "etude.training.augmentation",
     "etude.training.optimiser",

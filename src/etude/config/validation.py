@@ -131,9 +131,9 @@ def _arguments_signature(args: ast.arguments, skip: int) -> Signature:
 
 
 ROOT_KEYS = (
-    "data", "feature", "augment", "backbone", "head", "task", "weighting", "transfer", "optim", "trainer", "callbacks",
-    "logger", "seed", "patience", "name", "resume", "outputs", "compile", "choices", "sweep", "shortcut_baseline",
-    "imagenet_weights",
+    "data", "feature", "augment", "backbone", "readout", "head", "task", "weighting", "transfer", "optim", "trainer",
+    "callbacks", "logger", "seed", "patience", "name", "resume", "outputs", "compile", "choices", "sweep",
+    "shortcut_baseline", "imagenet_weights",
 )  # fmt: skip
 REQUIRED_KEYS = ("data", "feature", "backbone", "head", "task", "weighting", "optim", "trainer")
 TASK_KEYS = ("targets", "monitor", "mode")

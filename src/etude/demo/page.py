@@ -74,7 +74,7 @@ class AttributionView:
         lengths = torch.tensor([len(frames)])
         with torch.no_grad():
             x = network.standardiser(x, lengths)
-            predictions = network.task.predict(network.task(network.backbone(x, lengths)))
+            predictions = network.task.predict(network.task(network.readout(network.backbone, x, lengths)))
         gradients, cam = None, None
         if attribution.is_captum_installed():
             y = encode_targets({}, network)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from etude.backbones.base import Backbone
+from etude.embeddings.readouts import Readout
 
 
 class EmbeddingCache:
@@ -26,10 +27,12 @@ class EmbeddingCache:
         backbone: Backbone whose layers before the split are frozen.
         index: Index of the step before which the backbone is split.
         folder: Folder in which the temporary file is created.
+        readout: Read-out of a backbone in which all layers are frozen. If it reads hidden states, their pooled values
+            are cached, without its learned weights.
     """
 
-    def __init__(self, backbone: Backbone, index: int, folder: Path) -> None:
-        self.backbone, self.index = backbone, index
+    def __init__(self, backbone: Backbone, index: int, folder: Path, readout: Readout | None = None) -> None:
+        self.backbone, self.index, self.readout = backbone, index, readout
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed when the cache is garbage-collected
         self.end = 0  # bytes
         self.entries: dict[int, tuple[int, torch.Size, torch.dtype, int]] = {}
@@ -53,10 +56,10 @@ class EmbeddingCache:
         for i, clip in enumerate(rows):
             if clip not in self.entries:
                 n = int(lengths[i])
-                self._write(clip, *forward_to_split(self.backbone, self.index, x[i : i + 1, :n]))
+                self._write(clip, *forward_to_split(self.backbone, self.index, x[i : i + 1, :n], self.readout))
         values, counts = zip(*(self._read(clip) for clip in rows), strict=True)
         return forward_from_split(
-            self.backbone, self.index, [v.to(x.device) for v in values], lengths.new_tensor(counts)
+            self.backbone, self.index, [v.to(x.device) for v in values], lengths.new_tensor(counts), self.readout
         )
 
     def _write(self, clip: int, values: Tensor, count: int) -> None:
@@ -75,10 +78,11 @@ class EmbeddingCache:
         return values, count
 
 
-def forward_to_split(backbone: Backbone, index: int, x: Tensor) -> tuple[Tensor, int]:
+def forward_to_split(backbone: Backbone, index: int, x: Tensor, readout: Readout | None = None) -> tuple[Tensor, int]:
     """Run the steps before `index` on one clip (1, T, F).
 
-    A network that cannot be split is run to its embedding, for any index.
+    A network that cannot be split is run to its embedding, for any index. A network whose hidden states are read is run
+    to their pooled values.
 
     Returns:
         Values of the state before the step (1, ...), and their valid length along the time axis.
@@ -86,13 +90,17 @@ def forward_to_split(backbone: Backbone, index: int, x: Tensor) -> tuple[Tensor,
     lengths = torch.tensor([x.shape[1]], device=x.device)
     # not under no_grad, which selects another LSTM kernel on CPU with another order of summation; frozen layers have
     # no gradients anyway
+    if readout is not None and readout.layers is not None:
+        return readout.pool(backbone, x, lengths).detach(), 1
     if not backbone.splittable:
         return backbone(x, lengths).detach(), 1
     values, lengths, *_ = backbone.forward_to(index, x, lengths)
     return values.detach(), int(lengths)
 
 
-def forward_from_split(backbone: Backbone, index: int, values: Sequence[Tensor], counts: Tensor) -> Tensor:
+def forward_from_split(
+    backbone: Backbone, index: int, values: Sequence[Tensor], counts: Tensor, readout: Readout | None = None
+) -> Tensor:
     """Run the steps from `index` to the embeddings (B, D).
 
     Args:
@@ -100,7 +108,10 @@ def forward_from_split(backbone: Backbone, index: int, values: Sequence[Tensor],
         index: Index of the step before which the backbone is split.
         values: Output of `forward_to_split` for each clip (1, ...).
         counts: Valid length of each clip along the time axis (B,).
+        readout: Same as in `forward_to_split`.
     """
+    if readout is not None and readout.layers is not None:
+        return readout.combine(torch.cat([*values]))
     if not backbone.splittable:
         return torch.cat([*values])
     return backbone.forward_from(index, backbone.collate(values, counts))

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from etude.errors import UserError, one_line_message
-from etude.export import formats, model_card
-from etude.export.graph import Graph, trace_graph
+from etude.export import model_card
+from etude.export.graph import (
+    FILES,
+    Graph,
+    check_onnx,
+    unsupported_error,
+    write_onnx,
+    write_program,
+    write_weights,
+)
 from etude.export.parity_check import ParityCheck, check_differences, find_audio_files, load_clips, measure_speed
 from etude.files import os_errors, ownership
 from etude.files.atomic import remove_folder, remove_if_empty, replace, write_text
@@ -23,6 +34,7 @@ from etude.system.machine import without_garbage_collection
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import nn
 
 log = logging.getLogger(__name__)
 HUB_MISSING = "--push requires huggingface-hub, which is not installed: pip install 'etude[hub]'"
@@ -68,13 +80,13 @@ def export_network(options: ExportOptions) -> list[Path]:
     if not options.run.exists():
         raise UserError(f"{options.run}: there is no such run folder or checkpoint")
     if "onnx" in options.formats:
-        formats.check_onnx()
+        check_onnx()
     if options.push:
         check_hub()
     checkpoint = find_weights(options.run)
     run = _find_run(options.run, checkpoint)
     out = options.out or (options.run if options.run.is_dir() else options.run.parent) / EXPORT
-    names = [formats.FILES[name] for name in options.formats]
+    names = [FILES[name] for name in options.formats]
     ownership.check_names(out, [*names, *([CONFIG_NAME] if "safetensors" in options.formats else []), model_card.FILE])
     model = Model(checkpoint, "cpu", images=True)
     graph_formats: list[str] = [name for name in ("onnx", "torch") if name in options.formats]
@@ -91,11 +103,78 @@ def export_network(options: ExportOptions) -> list[Path]:
         write_text(staging / model_card.FILE, model_card.render_card(metadata, files, check_clips, *results))
         written = [out / name for name in sorted(path.name for path in staging.iterdir()) if name != model_card.FILE]
     written.append(out / model_card.FILE)
-    if old := [name for name in formats.FILES.values() if (out / name).is_file() and out / name not in written]:
+    if old := [name for name in FILES.values() if (out / name).is_file() and out / name not in written]:
         log.warning("%s: %s is from an earlier export and is not described in the model card", out, ", ".join(old))
     if options.push:
         log.info("%s", push(options.push, written, options.private))
     return written
+
+
+def trace_graph(graph: Graph) -> torch.export.ExportedProgram:
+    """Trace a graph for any number of clips of any length.
+
+    Raises:
+        UserError: torch is too old, or a module cannot be traced.
+    """
+    deferred = "prefer_deferred_runtime_asserts_over_guards"  # for conditions that hold but that torch cannot prove
+    if deferred not in signature(torch.export.export).parameters:
+        raise UserError(
+            f"export: torch {torch.__version__} is too old to export a graph; update torch, or use --format safetensors"
+        )
+    batch, time = torch.export.Dim("batch"), torch.export.Dim("time", min=graph.min_length)
+    shapes = ({0: batch, 1: time}, {0: batch})[: len(graph.inputs)]
+    options: dict[str, Any] = {"strict": False, deferred: True}
+
+    def trace() -> torch.export.ExportedProgram:
+        with torch.no_grad():
+            return torch.export.export(graph, graph.example(), dynamic_shapes=shapes, **options)
+
+    try:
+        program = trace()
+    except Exception as error:  # torch raises many types for modules that it cannot trace
+        raise unsupported_error(graph, failed_module(graph, trace), error, "a graph", "safetensors") from error
+    for node in program.graph.nodes:  # stack traces contain paths of this machine
+        node.meta.pop("stack_trace", None)
+    return program
+
+
+def failed_module(graph: nn.Module, trace: Callable[[], object]) -> str:
+    """Trace a graph again with hooks, and return the name of the module that cannot be traced.
+
+    This is the innermost module that is running when an error is raised, or that makes a dynamic size a constant. The
+    hooks change the graph of some backbones, so they are not used for a graph that is exported.
+    """
+    running: list[str] = []  # innermost last
+    constant: list[str] = []
+    sizes: list[Any] = []  # dynamic sizes of the inputs of modules
+
+    def check(name: str) -> None:
+        ranges = [size.node.shape_env.bound_sympy(size.node.expr) for size in sizes]
+        if not constant and any(bounds.lower == bounds.upper for bounds in ranges):
+            constant.append(name)
+
+    def enter(name: str, args: tuple[Any, ...]) -> None:
+        check(running[-1] if running else "")
+        shapes = [arg.shape for arg in args if isinstance(arg, torch.Tensor)]
+        sizes.extend(size for shape in shapes for size in shape if isinstance(size, torch.SymInt))
+        running.append(name)
+
+    def leave(name: str) -> None:
+        check(name)
+        running.pop()
+
+    hooks = []
+    for name, module in graph.named_modules():
+        hooks.append(module.register_forward_pre_hook(lambda _, args, name=name: enter(name, args)))  # type: ignore[misc]
+        hooks.append(module.register_forward_hook(lambda *_, name=name: leave(name)))  # type: ignore[misc]
+    try:
+        trace()
+    except Exception:
+        return running[-1] if running else (constant or [""])[0]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return ""
 
 
 def push(name: str, files: Sequence[Path], private: bool = False) -> str:
@@ -150,11 +229,11 @@ def _export_graphs(
     with without_garbage_collection():
         program = trace_graph(graph)
     check, files = ParityCheck.from_model(model, clips, graph.input_name), []
-    writers = {"onnx": (formats.write_onnx, "onnxruntime"), "torch": (formats.write_program, "torch.export")}
+    writers = {"onnx": (write_onnx, "onnxruntime"), "torch": (write_program, "torch.export")}
     longest = max(clips, key=len)
     for name in names:  # ONNX first, because write_program changes the program
         write, engine = writers[name]
-        path = folder / formats.FILES[name]
+        path = folder / FILES[name]
         with without_garbage_collection():
             predict = write(graph, program, metadata, path)
         differences = check_differences(path.name, check.differences(predict, graph.variable_length))
@@ -170,13 +249,11 @@ def _export_graphs(
 
 def _export_weights(model: Model, clips: list[np.ndarray], folder: Path) -> model_card.ExportedFile:
     """Write the weights and the recipe, load them and check the outputs."""
-    path = folder / formats.FILES["safetensors"]
-    formats.write_weights(model.network.state_dict(), model_card.config_content(model.network.recipe), path)
+    path = folder / FILES["safetensors"]
+    write_weights(model.network.state_dict(), model_card.config_content(model.network.recipe), path)
     loaded = Model(path, "cpu", images=True)
 
     def predict(x: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
-        import torch
-
         with torch.inference_mode():
             z, out = loaded.network(torch.from_numpy(x).half(), torch.from_numpy(lengths))
         predictions = loaded.network.task.predict(out)

@@ -1,10 +1,19 @@
-"""Exportable graph from waveform or frames to the outputs of a network."""
+"""Exportable graph of a network, and the formats ONNX, torch.export and safetensors."""
 
 from __future__ import annotations
 
-from inspect import signature
+import json
+import logging
+import operator
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +21,8 @@ from torch import Tensor, nn
 from etude.audio.frontend import FrontEnd
 from etude.audio.masks import valid
 from etude.errors import UserError, one_line_message
+from etude.files.atomic import write_bytes, write_text
+from etude.files.safe_read import CONFIG_NAME
 from etude.tasks.targets import module_key
 
 if TYPE_CHECKING:
@@ -19,6 +30,14 @@ if TYPE_CHECKING:
 
 
 EMBEDDING, LENGTHS, INPUTS = "embedding", "lengths", ("waveform", "frames")
+FILES = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
+METADATA_KEY = "etude"
+OPSET = 20  # the first in which the axis of a DFT is an input; onnxruntime 1.20 supports up to 21
+ONNX_MISSING = (
+    "--format onnx requires onnx, onnxscript and onnxruntime, which are not installed: pip install 'etude[export]'"
+)
+PredictFunction = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+"""Function that computes outputs by name from samples (B, N) or frames (B, T, F), and lengths (B,)."""
 
 
 class Graph(nn.Module):
@@ -51,7 +70,7 @@ class Graph(nn.Module):
             if self.front_end is not None:  # enough samples for frames with and without centring
                 self.min_length = backbone.min_frames * front.hop_length + front.n_fft
         self.padding_frames = backbone.min_frames if self.variable_length else 0
-        self.standardiser, self.backbone = network.standardiser, backbone.for_export()
+        self.standardiser, self.backbone, self.readout = network.standardiser, backbone.for_export(), network.readout
         self.heads, self.targets = network.task.heads, network.task.targets
         self.inputs = [input_name, LENGTHS] if self.variable_length else [input_name]
         self.outputs = [EMBEDDING, *self.targets]
@@ -79,7 +98,7 @@ class Graph(nn.Module):
             x, lengths = self.front_end(F.pad(x, (0, self.front_end.room)) if self.variable_length else x, lengths)
         # packs contain float16 frames, which evaluation and predictions use
         x = F.pad(self.standardiser(x.half(), lengths), (0, 0, 0, self.padding_frames))
-        z = self.backbone(x, lengths)
+        z = self.readout(self.backbone, x, lengths)
         predictions = {name: target.predict(self.heads[module_key(name)](z)) for name, target in self.targets.items()}
         outputs = {EMBEDDING: z.float(), **predictions}
         if self.variable_length:
@@ -99,28 +118,197 @@ class Graph(nn.Module):
         return (x, torch.tensor([count, count // 2, 1])) if self.variable_length else (x,)
 
 
-def trace_graph(graph: Graph) -> torch.export.ExportedProgram:
-    """Trace a graph for any number of clips of any length.
+def unsupported_error(graph: nn.Module, name: str, error: BaseException, kind: str, other: str) -> UserError:
+    """Return the error that a module cannot be exported.
+
+    Args:
+        graph: The graph.
+        name: Name of the module; empty if it is unknown.
+        error: Error of torch.
+        kind: Requested kind of file.
+        other: Format that may be possible.
+    """
+    module = f"{name} ({type(graph.get_submodule(name)).__name__})" if name else "the network"
+    return UserError(
+        f"export: {module} cannot be exported as {kind} ({one_line_message(error, 300)}); use --format {other}"
+    )
+
+
+def _module_of_node(program: torch.export.ExportedProgram, reason: str) -> str:
+    """Return the name of the module of the node that an error of the translation names, or an empty text.
+
+    The translation replaces some operations by others, whose names are similar.
+    """
+    names = re.findall(r"node %(\w+?)(?:_\d+)?\b", reason)
+    stacks = [node.meta.get("nn_module_stack") for node in program.graph.nodes if names and names[0] in node.name]
+    return [*stacks[0].values()][-1][0] if stacks and stacks[0] else ""
+
+
+def check_onnx() -> None:
+    """Check that the packages for ONNX are installed.
 
     Raises:
-        UserError: torch is too old, or the backbone cannot be traced.
+        UserError: A package is not installed.
     """
-    deferred = "prefer_deferred_runtime_asserts_over_guards"  # for conditions that hold but that torch cannot prove
-    if deferred not in signature(torch.export.export).parameters:
-        raise UserError(
-            f"export: torch {torch.__version__} is too old to export a graph; update torch, or use --format safetensors"
-        )
-    batch, time = torch.export.Dim("batch"), torch.export.Dim("time", min=graph.min_length)
-    shapes = ({0: batch, 1: time}, {0: batch})[: len(graph.inputs)]
-    options: dict[str, Any] = {"strict": False, deferred: True}
+    if not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
+        raise UserError(ONNX_MISSING)
+
+
+def write_onnx(
+    graph: Graph, program: torch.export.ExportedProgram, metadata: Mapping[str, Any], path: Path
+) -> PredictFunction:
+    """Write a graph as ONNX, and open the file in onnxruntime.
+
+    Args:
+        graph: The graph.
+        program: The traced graph.
+        metadata: Plain values, stored in the file as JSON under `etude`.
+        path: Path of the file.
+
+    Raises:
+        UserError: An operation cannot be translated.
+    """
     try:
+        with _quiet():
+            exported = torch.onnx.export(
+                program, (), dynamo=True, verbose=False, opset_version=OPSET, input_names=graph.inputs,
+                output_names=graph.outputs, custom_translation_table=lstm_translation(),
+            )  # fmt: skip
+    except torch.onnx.OnnxExporterError as error:
+        reason = error.__cause__ or error  # the cause names the node
+        raise unsupported_error(graph, _module_of_node(program, str(reason)), reason, "ONNX", "torch") from error
+    assert exported is not None
+    exported.model.metadata_props[METADATA_KEY] = json.dumps(metadata, ensure_ascii=False)
+    exported.model.producer_name = "etude"
+    _name_dimensions(exported.model, graph)
+    for node in exported.model.graph:  # metadata of nodes contain stack traces with paths of this machine
+        node.metadata_props.clear()
+    exported.save(path, external_data=False)
+    return open_onnx(path)
+
+
+def _name_dimensions(model: Any, graph: Graph) -> None:
+    """Replace the symbols of torch for dynamic dimensions by readable names."""
+    shape = model.graph.inputs[0].shape
+    names = {str(shape[0]): "batch", str(shape[1]): "samples" if graph.input_name == "waveform" else "frames"}
+    intermediate = (value for node in model.graph for value in node.outputs)
+    for value in (*model.graph.inputs, *model.graph.outputs, *intermediate):
+        for axis, size in enumerate(value.shape or ()):
+            if str(size) in names:
+                value.shape[axis] = names[str(size)]
+
+
+def open_onnx(path: Path) -> PredictFunction:
+    """Open an ONNX file in onnxruntime, with as many threads as torch uses."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    inputs, outputs = [node.name for node in session.get_inputs()], [node.name for node in session.get_outputs()]
+
+    def predict(*arrays: np.ndarray) -> dict[str, np.ndarray]:
+        feed = dict(zip(inputs, arrays, strict=False))  # a graph without lengths takes only the first array
+        return dict(zip(outputs, session.run(outputs, feed), strict=True))
+
+    return predict
+
+
+def write_program(
+    graph: Graph, program: torch.export.ExportedProgram, metadata: Mapping[str, Any], path: Path
+) -> PredictFunction:
+    """Write a graph as a torch.export program, and open the file.
+
+    Arguments and result are the same as in `write_onnx`.
+    """
+    restore_torch_lstm(program)
+    program.example_inputs = None
+    with _quiet():
+        torch.export.save(program, path, extra_files={f"{METADATA_KEY}.json": json.dumps(metadata, ensure_ascii=False)})
+    return open_program(path)
+
+
+def open_program(path: Path) -> PredictFunction:
+    """Open a torch.export program."""
+    with _quiet():
+        module = torch.export.load(path).module()
+    n_inputs = sum(node.op == "placeholder" for node in module.graph.nodes)
+
+    def predict(*arrays: np.ndarray) -> dict[str, np.ndarray]:
         with torch.no_grad():
-            program = torch.export.export(graph, graph.example(), dynamic_shapes=shapes, **options)
-    except Exception as error:  # torch raises many types for backbones that it cannot trace
-        kind, reason = type(graph.backbone).__name__, one_line_message(error, 300)
-        raise UserError(
-            f"export: backbone {kind} cannot be exported as a graph ({reason}); use --format safetensors"
-        ) from error
-    for node in program.graph.nodes:  # stack traces contain paths of this machine
-        node.meta.pop("stack_trace", None)
-    return program
+            outputs = module(*(torch.from_numpy(array) for array in arrays[:n_inputs]))
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    return predict
+
+
+def write_weights(state: Mapping[str, Tensor], config: Mapping[str, Any], path: Path) -> None:
+    """Write a state dict as safetensors, and config.json beside it.
+
+    Args:
+        state: Tensors by name.
+        config: Plain values of config.json.
+        path: Path of the safetensors file.
+    """
+    from safetensors.torch import save
+
+    # the format does not support shared tensors, so they are copied
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+    write_bytes(path, save(tensors, metadata={"format": "pt"}))
+    text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path.with_name(CONFIG_NAME), text)
+
+
+def restore_torch_lstm(program: torch.export.ExportedProgram) -> None:
+    """Replace the operation `etude::lstm` by the LSTM of torch in place, so that a program requires only torch."""
+    graph = program.graph
+    for node in list(graph.nodes):
+        if node.target is not torch.ops.etude.lstm.default:
+            continue
+        x, h, c, *weights = node.args
+        with graph.inserting_before(node):
+            lstm = graph.call_function(
+                torch.ops.aten.lstm.input, (x, [h, c], weights, True, 1, 0.0, False, False, True)
+            )
+            states = graph.call_function(operator.getitem, (lstm, 0))
+        lstm.meta = {**node.meta, "val": (node.meta["val"], h.meta["val"], c.meta["val"])}
+        states.meta = dict(node.meta)
+        node.replace_all_uses_with(states)
+        graph.erase_node(node)
+    graph.lint()
+    program.graph_module.recompile()
+
+
+def lstm_translation() -> dict[Any, Any]:
+    """Return the translation of `etude::lstm` into ONNX, with reordered gates and time as the first axis."""
+    import onnxscript
+
+    op: Any = onnxscript.opset20  # its annotations accept only tensors
+
+    def reorder_gates(weight: Any) -> Any:
+        i, f, g, o = op.Split(weight, axis=0, num_outputs=4)
+        return op.Concat(i, o, f, g, axis=0)
+
+    def translate(x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Any:
+        bias = op.Concat(reorder_gates(b_ih), reorder_gates(b_hh), axis=0)
+        weights = (op.Unsqueeze(value, [0]) for value in (reorder_gates(w_ih), reorder_gates(w_hh), bias))
+        states, *_ = op.LSTM(op.Transpose(x, perm=[1, 0, 2]), *weights, hidden_size=w_hh.shape[1])
+        return op.Transpose(op.Squeeze(states, [1]), perm=[1, 0, 2])
+
+    return {torch.ops.etude.lstm.default: translate}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence loggers and warnings of the exporters."""
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx", "torch.export", "torch")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -149,7 +149,7 @@ def describe(model: Model, graph: Graph | None) -> dict[str, Any]:
         "rate": front.rate,
         "bins": recipe["bins"],
         "frames_per_second": front.frames_per_second,
-        "dim": model.network.backbone.dim,
+        "dim": model.network.readout.dim,
         "variable_length": graph.variable_length if graph else True,
         "min_length": graph.min_length if graph else 1,
         "window": round(seconds, 3) if model.has_clip_length and front.sync == "none" and front.rate > 1 else None,

@@ -17,8 +17,7 @@ from etude.config import instantiate
 from etude.data.readers import SILENT
 from etude.data.sources import demo
 from etude.errors import UserError
-from etude.export.formats import PredictFunction
-from etude.export.graph import EMBEDDING, Graph
+from etude.export.graph import EMBEDDING, Graph, PredictFunction
 from etude.inference import inputs
 from etude.inference.model import Model
 from etude.inference.windows import Window, WindowPlan

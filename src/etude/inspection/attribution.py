@@ -2,8 +2,7 @@
 
 Rollout follows Abnar & Zuidema, 2020, "Quantifying attention flow in transformers". In each block, the attention is
 averaged over attention heads and with the identity matrix (residual connection). The matrices of all blocks are
-multiplied. Only one row of the product is used. The code therefore multiplies this row by the matrices, from the last
-block to the first, and needs no product of two matrices.
+multiplied. Only one row of the product is used, so only this row is multiplied, from the last block to the first.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from etude.backbones.ast import AST
 from etude.backbones.base import Backbone
+from etude.embeddings.readouts import Readout
 from etude.files.progress import track
 from etude.inspection.clip_axes import ClipAxes, draw_overlay
 from etude.inspection.hooks import POOLS, forward_hooks, is_transformer_block
@@ -105,7 +105,8 @@ def output_function(network: Network, name: str, index: int) -> OutputFunction:
 
     def compute_output(x: Tensor) -> Tensor:
         lengths = torch.full((len(x),), x.shape[1])
-        return network.task.targets[name].score(network.task(network.backbone(x, lengths))[name])[:, index]
+        z = network.readout(network.backbone, x, lengths)
+        return network.task.targets[name].score(network.task(z)[name])[:, index]
 
     return compute_output
 
@@ -150,29 +151,35 @@ def grad_cam(output: OutputFunction, layer: nn.Module, x: Tensor, time_axis: int
 
 
 def last_feature_maps(network: Network, x: Tensor) -> tuple[str, nn.Module] | None:
-    """Return name and module of the last feature maps before pooling, or None if the network is not convolutional."""
+    """Return name and module of the last feature maps before pooling that influence the embedding, if there are any."""
     modules = {name: module for name, module in network.backbone.named_modules() if name}
     if any(map(is_transformer_block, modules.values())):
         return None
-    candidates: list[tuple[str, nn.Module]] = []
+    candidates: list[tuple[str, nn.Module, Tensor]] = []
 
     def record(name: str, module: nn.Module, out: object) -> None:
-        has_maps = isinstance(out, Tensor) and out.ndim == 4 and out.shape[2] * out.shape[3] > 1
-        if has_maps and not isinstance(module, (*POOLS, nn.Identity)):
-            candidates.append((f"backbone.{name}", module))
+        if not isinstance(out, Tensor) or out.ndim != 4 or isinstance(module, (*POOLS, nn.Identity)):
+            return
+        if out.shape[2] * out.shape[3] > 1:
+            candidates.append((f"backbone.{name}", module, out))
 
-    with torch.no_grad(), forward_hooks(modules, record):
-        network.backbone(x, torch.tensor([x.shape[1]]))
-    return candidates[-1] if candidates else None
+    x = x.detach().requires_grad_()
+    with torch.enable_grad(), forward_hooks(modules, record):
+        z = network.readout(network.backbone, x, torch.tensor([x.shape[1]]))
+    # a read-out of an early layer does not depend on the feature maps after it
+    gradients = torch.autograd.grad(z.sum(), [x, *(out for *_, out in candidates)], allow_unused=True)[1:]
+    used = [entry[:2] for entry, gradient in zip(candidates, gradients, strict=True) if gradient is not None]
+    return used[-1] if used else None
 
 
-def attention_rollout(backbone: Backbone, x: Tensor, lengths: Tensor) -> Rollout | None:
+def attention_rollout(backbone: Backbone, x: Tensor, lengths: Tensor, readout: Readout | None = None) -> Rollout | None:
     """Compute the attention rollout of one clip, or return None if the backbone is not a transformer over patches.
 
     Args:
         backbone: Backbone in evaluation mode, in which no patch is dropped.
         x: Standardised frames (1, T, F).
         lengths: Number of frames (1,).
+        readout: Read-out of the patches of some layers. The rollouts of its layers are averaged with its weights.
     """
     if not isinstance(backbone, AST):
         return None
@@ -181,7 +188,7 @@ def attention_rollout(backbone: Backbone, x: Tensor, lengths: Tensor) -> Rollout
     hook = patches.filters.register_forward_hook(lambda *passed: shapes.append(passed[-1].shape))
     try:
         with torch.no_grad(), record_attention(backbone) as blocks:
-            backbone(x, lengths)
+            backbone(x, lengths) if readout is None else readout(backbone, x, lengths)
     finally:
         hook.remove()
     if not blocks:  # some transformers of timm have another kind of attention
@@ -189,7 +196,12 @@ def attention_rollout(backbone: Backbone, x: Tensor, lengths: Tensor) -> Rollout
     columns, rows = shapes[0][2:]
     n_tokens, count = patches.tokens.shape[1], blocks[0].x.shape[1]
     with torch.no_grad():
-        weights = rollout(blocks, backbone.token_weights(count))
+        if readout is None or readout.layers is None:
+            weights = rollout(blocks, backbone.token_weights(count))
+        else:
+            row = (torch.arange(count) >= n_tokens) / (count - n_tokens)
+            rollouts = torch.stack([rollout(blocks[:layer], row) for layer in readout.layers])
+            weights = (readout.layer_weights()[:, None] * rollouts).sum(0)
     size, stride = patches.filters.kernel_size, patches.filters.stride
     time, bins = (((size[k] - stride[k]) / 2, float(stride[k])) for k in (0, 1))
     return Rollout(weights[n_tokens:].unflatten(0, (columns, rows)), float(weights[:n_tokens].sum()), (time, bins))
@@ -306,7 +318,7 @@ def draw_attributions(
 def draw_attention_rollout(network: Network, x: Tensor, frames: np.ndarray, clip_axes: ClipAxes) -> AttributionFigures:
     """Draw the attention rollout of a transformer over the frames. Other networks have no figure."""
     drawn = AttributionFigures()
-    result = attention_rollout(network.backbone, x, torch.tensor([x.shape[1]]))
+    result = attention_rollout(network.backbone, x, torch.tensor([x.shape[1]]), network.readout)
     if result is None:
         return drawn
     weights = result.weights.double().numpy()

@@ -159,7 +159,7 @@ def trace(network: Network, x: Tensor, y: Mapping[str, Tensor]) -> Trace:
             value.register_hook(lambda gradient: setattr(entry, "gradient", in_time_order(gradient.detach())))
 
     with torch.enable_grad(), forward_hooks(inspected_modules(network), record):
-        z = network.backbone(frames, lengths)
+        z = network.readout(network.backbone, frames, lengths)
         out = network.task(z)
         objective, loss, losses, unlabelled = compute_objective(network, out, y)
         weights = dict(network.named_parameters())

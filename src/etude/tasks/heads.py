@@ -35,7 +35,7 @@ class Norm(MaskedBatchNorm):
 
     def forward(self, z: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Normalise each of the D features over the batch (B, D)."""
-        return super().forward(z[:, :, None, None], z.new_ones(len(z), dtype=torch.int64))[:, :, 0, 0]
+        return super().forward(z[:, :, None, None], z.new_ones(z.shape[0], dtype=torch.int64))[:, :, 0, 0]
 
 
 class MLP(nn.Module):

@@ -35,6 +35,7 @@ from etude.training.network import Network, build_modules, load_weights
 from etude.training.transfer import Transfer
 
 log = logging.getLogger(__name__)
+RECIPE_GROUPS = ("backbone", "readout", "head", "task", "weighting", "augment", "optim", "feature")
 
 
 def build_from_recipe(recipe: Mapping[str, Any], transfer: Transfer | None = None) -> Learner:
@@ -47,11 +48,12 @@ def build_from_recipe(recipe: Mapping[str, Any], transfer: Transfer | None = Non
     Raises:
         UserError: The task has a target that is missing from the data, or is of another kind there.
     """
-    standardiser, backbone, task = build_modules(recipe)
+    standardiser, backbone, readout, task = build_modules(recipe)
     config = recipe["config"]
     augment = make(config["augment"]) if config.get("augment") else None
     decibel = torch.tensor(make(recipe["front"]).decibel[slice(*recipe["columns"])]) if "front" in recipe else None
-    return Learner(standardiser, backbone, task, make(config["optim"]), augment, dict(recipe), decibel, transfer)
+    optimiser = make(config["optim"])
+    return Learner(standardiser, backbone, task, optimiser, augment, dict(recipe), decibel, transfer, readout)
 
 
 def build_learner(config: Mapping[str, Any], source: MusicData, resume: bool = False) -> Learner:
@@ -71,7 +73,7 @@ def build_learner(config: Mapping[str, Any], source: MusicData, resume: bool = F
     specs = {name: dict(spec) | counts.get(name, {}) for name, spec in source.targets.items()}
     front = source.feature.front.to_dict()
     recipe = {
-        "config": {k: config.get(k) for k in ("backbone", "head", "task", "weighting", "augment", "optim", "feature")},
+        "config": {k: config.get(k) for k in RECIPE_GROUPS},
         "targets": {name: spec for name, spec in specs.items() if name in names} or specs,
         "bins": source.feature.bins,
         "columns": [source.feature.columns.start, source.feature.columns.stop],
@@ -94,7 +96,26 @@ def build_learner(config: Mapping[str, Any], source: MusicData, resume: bool = F
     if transfer is not None:
         transfer.apply(learner.backbone, learner.standardiser, front, copy=not resume)
         learner.train()  # layers that it freezes stay in evaluation mode
+    freeze_unused(learner)
     return learner
+
+
+def freeze_unused(learner: Learner) -> None:
+    """Freeze parameters of the backbone that are after all layers of the read-out, because DDP refuses them."""
+    if learner.readout.layers is None:
+        return
+    trainable = {name: p for name, p in learner.backbone.named_parameters() if p.requires_grad}
+    lengths = torch.tensor([max(1, learner.backbone.min_frames)])
+    training, x = learner.training, torch.zeros(1, int(lengths), len(learner.standardiser.mean), requires_grad=True)
+    z = learner.eval().readout(learner.backbone, x, lengths)
+    learner.train(training)
+    gradients = torch.autograd.grad(z.sum(), [x, *trainable.values()], allow_unused=True)[1:]
+    unused = [name for name, gradient in zip(trainable, gradients, strict=True) if gradient is None]
+    for name in unused:
+        trainable[name].requires_grad_(False)
+    if unused:
+        log.info("readout: %d tensors of the backbone are after the layers that are read, and are not trained: %s",
+                 len(unused), ", ".join(unused[:4]))  # fmt: skip
 
 
 def warn_of_bottleneck(network: Network) -> None:
@@ -103,12 +124,12 @@ def warn_of_bottleneck(network: Network) -> None:
     The outputs are then dependent on each other, such as three scalars that are functions of one number.
     """
     outputs = {name: target.size for name, target in network.task.targets.items()}
-    if network.backbone.dim < (total := sum(outputs.values())):
+    if network.readout.dim < (total := sum(outputs.values())):
         sizes = ", ".join(f"{name} {size}" for name, size in outputs.items())
         log.warning(
             "backbone: its embedding has only %d values for %d outputs (%s), so the outputs are not independent; "
             "use a wider backbone",
-            network.backbone.dim, total, sizes,
+            network.readout.dim, total, sizes,
         )  # fmt: skip
 
 
@@ -121,7 +142,11 @@ def compile_backbone(learner: Learner) -> None:
     compiler = os.environ.get("CXX", "g++")
     if not any(map(shutil.which, (compiler, "clang++"))):
         raise UserError(f"compile=true: needs a C++ compiler, and {compiler} was not found; install it or set CXX")
-    learner.backbone.compile(dynamic=True)  # otherwise the backbone is compiled again for each length of clips
+    # dynamic, otherwise the network is compiled again for each length of clips
+    if learner.readout.layers is None:
+        learner.backbone.compile(dynamic=True)
+    else:  # it runs the backbone's layers without its forward
+        learner.readout.compile(dynamic=True)
 
 
 def load_learner(checkpoint: Path) -> Learner:

@@ -49,7 +49,7 @@ def build_frozen_cache(learner: Learner, data: MusicData, folder: Path) -> Embed
         else:
             clips = len(data.pack.lengths)
             log.info("transfer: frozen-layer outputs are cached: %d clips, about %.0f MB", clips, size / 1e6)
-            return EmbeddingCache(learner.backbone, split_step, folder)
+            return EmbeddingCache(learner.backbone, split_step, folder, learner.readout)
     if transfer.cache == "auto":
         log.info("transfer: frozen layers are recomputed in every epoch: %s", reason)
         return None
@@ -64,6 +64,8 @@ def why_not_cacheable(learner: Learner, data: MusicData, frozen: int, layers: in
         return f"transfer.train={transfer.train} keeps none of the {layers} layers frozen; use probe or a lower last_k"
     if not net.splittable and frozen < layers:
         return f"{type(net).__name__} cannot be split between layers; transfer=probe can cache its final embedding"
+    if learner.readout.layers is not None and frozen < layers:
+        return "a read-out of hidden states can be cached only with transfer=probe, which freezes all layers"
     if data.overfit:
         return "data.overfit memorises a few clips; set it to null"
     options = ["augment=none"] if learner.augment is not None else []
@@ -81,8 +83,8 @@ def measure_frozen_output(learner: Learner, data: MusicData, split_step: int) ->
     clip = torch.tensor(data.pack.clip(row)[:, data.feature.columns])[None]
     x = learner.standardiser(clip, torch.tensor([clip.shape[1]]))
     with torch.random.fork_rng():
-        train_output, _ = forward_to_split(learner.train().backbone, split_step, x)
-        eval_output, _ = forward_to_split(learner.eval().backbone, split_step, x)
+        train_output, _ = forward_to_split(learner.train().backbone, split_step, x, learner.readout)
+        eval_output, _ = forward_to_split(learner.eval().backbone, split_step, x, learner.readout)
     learner.train()
     ratio = data.pack.lengths.sum() / clip.shape[1]  # of all frames to this clip's frames
     return train_output.nbytes * float(ratio), torch.equal(train_output, eval_output)

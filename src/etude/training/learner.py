@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from etude.backbones.base import Backbone
 from etude.data.batches import Batch
 from etude.embeddings.cache import EmbeddingCache
+from etude.embeddings.readouts import Readout
 from etude.evaluation.metrics import PRIMARY, classification, regression
 from etude.tasks.task import Task
 from etude.training.checkpointing import random_state, restore_random_state
@@ -76,6 +77,7 @@ class Learner(Network, LightningModule):
         recipe: Plain values from which the network can be rebuilt. They are stored in every checkpoint.
         decibel: Change of each bin of raw frames per dB of gain (F,), for the augmentation. None means 1.
         transfer: Learning rate of each backbone layer and epoch. None trains all layers at one rate.
+        readout: Read-out of the backbone; None for the backbone's own embedding.
     """
 
     decibel: Tensor
@@ -90,8 +92,9 @@ class Learner(Network, LightningModule):
         recipe: dict[str, Any] | None = None,
         decibel: Tensor | None = None,
         transfer: Transfer | None = None,
+        readout: Readout | None = None,
     ) -> None:
-        super().__init__(standardiser, backbone, task, recipe)
+        super().__init__(standardiser, backbone, task, recipe, readout)
         self.register_buffer("decibel", torch.ones_like(standardiser.mean) if decibel is None else decibel, False)
         self.augment, self.optimiser = augment, optimiser or Optimiser()
         self.collected = PredictionCollector(list(task.targets))
@@ -135,7 +138,7 @@ class Learner(Network, LightningModule):
         Returns:
             Embeddings (B, D).
         """
-        return self.backbone(x, lengths) if self.cache is None else self.cache.embed(x, lengths, row)
+        return self.readout(self.backbone, x, lengths) if self.cache is None else self.cache.embed(x, lengths, row)
 
     def disable_dropout(self) -> None:
         """Disable every dropout, for overfitting a few clips."""
@@ -155,7 +158,8 @@ class Learner(Network, LightningModule):
         counts = self.task.count_labels(y, weight)
         loss, each = self.task.loss(out, y, weight, counts)
         self.losses = torch.stack([loss, *each.values()]).detach()
-        objective = self.task.weighting.objective(loss, each, self.backbone, self.task.heads)
+        shared = nn.ModuleList([self.backbone, self.readout])
+        objective = self.task.weighting.objective(loss, each, shared, self.task.heads)
         logs: dict[str, Any] = {"train/loss": loss.detach()}
         mean: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}  # over the epoch and all devices
         if len(each) > 1:

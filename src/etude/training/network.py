@@ -1,4 +1,4 @@
-"""Trained network of a checkpoint: standardiser, backbone and task, without the code that trains them.
+"""Trained network of a checkpoint: standardiser, backbone, read-out and task, without the code that trains them.
 
 This module does not import Lightning, so that commands that train nothing start quickly.
 """
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from etude.audio.masks import valid
 from etude.backbones.base import Backbone
 from etude.config.instantiate import NETWORK_MODULES, check_trusted, make, resolve
+from etude.embeddings.readouts import Readout
 from etude.errors import UserError
 from etude.files.safe_read import read_checkpoint
 from etude.tasks.task import Task
@@ -54,20 +55,30 @@ class Standardiser(nn.Module):
 
 
 class Network(nn.Module):
-    """Standardiser, backbone and task. The Learner is the same network with its training.
+    """Standardiser, backbone, read-out and task. The Learner is the same network with its training.
 
     Args:
         standardiser: Statistics of the training split.
         backbone: Network that computes an embedding from frames.
         task: Module that computes outputs, losses and predictions from an embedding.
         recipe: Plain values from which the network can be rebuilt. They are stored in every checkpoint.
+        readout: Read-out of the backbone; None for the backbone's own embedding.
+
+    Attributes:
+        readout: Module that computes embeddings (B, D) from the backbone, standardised frames and lengths.
     """
 
     def __init__(
-        self, standardiser: Standardiser, backbone: Backbone, task: Task, recipe: dict[str, Any] | None = None
+        self,
+        standardiser: Standardiser,
+        backbone: Backbone,
+        task: Task,
+        recipe: dict[str, Any] | None = None,
+        readout: Readout | None = None,
     ) -> None:
         super().__init__()
         self.standardiser, self.backbone, self.task, self.recipe = standardiser, backbone, task, recipe or {}
+        self.readout = Readout(backbone, len(standardiser.mean)) if readout is None else readout
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the embedding and the outputs of clips.
@@ -79,7 +90,7 @@ class Network(nn.Module):
         Returns:
             Embeddings (B, D), and outputs (B, K) by target.
         """
-        z = self.backbone(self.standardiser(x, lengths), lengths)
+        z = self.readout(self.backbone, self.standardiser(x, lengths), lengths)
         return z, self.task(z)
 
 
@@ -87,16 +98,17 @@ def build_network(recipe: Mapping[str, Any]) -> Network:
     """Build the untrained network of a recipe.
 
     Args:
-        recipe: `config` (backbone, head, task, weighting, optim, augment), `targets` (kind and size by name) and
-            `bins`. For inference on audio files, it also has `front`, `columns` and `evaluation`.
+        recipe: `config` (backbone, readout, head, task, weighting, optim, augment), `targets` (kind and size by name)
+            and `bins`. For inference on audio files, it also has `front`, `columns` and `evaluation`.
 
     Raises:
         UserError: The task has a target that is missing from the data, or is of another kind there.
     """
-    return Network(*build_modules(recipe), dict(recipe))
+    standardiser, backbone, readout, task = build_modules(recipe)
+    return Network(standardiser, backbone, task, dict(recipe), readout)
 
 
-def build_modules(recipe: Mapping[str, Any]) -> tuple[Standardiser, Backbone, Task]:
+def build_modules(recipe: Mapping[str, Any]) -> tuple[Standardiser, Backbone, Readout, Task]:
     """Build the untrained modules of the network of a recipe. For arguments and errors see `build_network`."""
     config, specs, bins = recipe["config"], recipe["targets"], recipe["bins"]
     targets = []
@@ -108,10 +120,12 @@ def build_modules(recipe: Mapping[str, Any]) -> tuple[Standardiser, Backbone, Ta
             raise UserError(f"task: target {name} is a {specs[name]['kind']} in this data, not a {kind}")
         targets.append(make(node, name, specs[name]))
     backbone = make(config["backbone"], bins)
+    # recipes of networks from before read-outs have no such key
+    readout = make(config["readout"], backbone, bins) if config.get("readout") else Readout(backbone, bins)
     head = lambda dim, size: make(config["head"], dim, size)  # noqa: E731
     weighting = lambda names: make(config["weighting"], names)  # noqa: E731
     standardiser = Standardiser(torch.zeros(bins), torch.ones(bins))
-    return standardiser, backbone, Task(targets, head, weighting, backbone.dim)
+    return standardiser, backbone, readout, Task(targets, head, weighting, readout.dim)
 
 
 def load_network(checkpoint: Path) -> Network:
