@@ -39,6 +39,8 @@ class Backbone(nn.Module):
         required_front_end: Dotted name of the front end that the pretrained weights require; None for other networks.
         variable_length: Whether clips of different lengths can share a batch of an exported graph. Otherwise all clips
             of a batch have one length.
+        patch_frames: Number of frames of the patches (N, T, F) into which the network divides a batch of clips, without
+            reducing the number of frames; None if it processes complete clips.
         min_frames: Number of frames that an exported graph requires, because its shapes must be valid for every length.
             The graph adds this many padding frames, which are masked. Where all clips of a batch have one length, that
             length must be at least `min_frames`.
@@ -50,6 +52,7 @@ class Backbone(nn.Module):
     skips_standardisation: bool = False
     required_front_end: str | None = None
     variable_length: bool = True
+    patch_frames: int | None = None
     min_frames: int = 32
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:

@@ -53,6 +53,7 @@ class Musicnn(Backbone):
 
     required_front_end = "etude.audio.log_mel.MusicnnFront"
     axis = 1  # of patches
+    patch_frames = PATCH
     min_frames = 2 * PATCH
 
     def __init__(self, bins: int, weights: str | None = None, embedding: str = "penultimate") -> None:
@@ -234,7 +235,8 @@ class Front(nn.Module):
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """Compute the channels of all branches."""
         x = self.normalise(x, frames)[:, None]
-        if self.training or self.chunk is None or not x.is_cpu:  # batch norm in training needs all patches
+        has_hooks = any(module._forward_hooks for module in self.modules())  # hooks receive all patches at once
+        if self.training or has_hooks or self.chunk is None or not x.is_cpu:  # as batch norm does in training
             return self._run_branches(x, frames)
         chunks = zip(x.split(self.chunk), frames.split(self.chunk), strict=True)
         return torch.cat([self._run_branches(*chunk) for chunk in chunks])
