@@ -46,6 +46,7 @@ class Musicnn(Backbone):
     Attributes:
         dim: Size of the embedding, D.
         tag_names: Tags of the pretrained classifier; empty if the file of the weights does not name them.
+        processes_all_patches: Whether to process unused patches too, as an exported graph does.
 
     Raises:
         ValueError: `embedding` is unknown.
