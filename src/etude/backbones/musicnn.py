@@ -7,7 +7,7 @@ The network processes each patch of a clip separately. The embedding of a clip i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import torch
@@ -74,10 +74,11 @@ class Musicnn(Backbone):
         self._classifier: tuple[Back, nn.Linear] | None = None  # not a submodule, because it is not trained
 
     def begin(self, x: Tensor, lengths: Tensor) -> State:
-        """Return frames (B, T, F) as patches (B, P, 187, F), and the numbers of frames (B,)."""
-        count = max(1, x.shape[1] // PATCH)
-        x = F.pad(x, (0, 0, 0, max(0, PATCH - x.shape[1])))[:, : count * PATCH]
-        return x.reshape(x.shape[0], count, PATCH, x.shape[2]), lengths
+        """Return frames (B, T, F) as patches (B, P, 187, F), or (B, 1, T, F) if T < 187, and numbers of frames (B,)."""
+        if x.shape[1] < PATCH:
+            return x[:, None], lengths
+        count = x.shape[1] // PATCH
+        return x[:, : count * PATCH].reshape(x.shape[0], count, PATCH, x.shape[2]), lengths
 
     def step(self, index: int, state: State) -> State:
         """Run the front end, a convolution (the last one also pools over time) or the dense layer, on each patch."""
@@ -119,6 +120,14 @@ class Musicnn(Backbone):
             pooled = self._process_patches(pool, values, lengths)
             states.append((self._process_patches(self.back, pooled, lengths), patch_counts(lengths)))
         return states
+
+    def collate(self, values: Sequence[Tensor], lengths: Tensor) -> State:
+        """Collate states as in the base class, with patches of short clips padded to the longest patch."""
+        if (axis := {4: 2, 5: 3}.get(values[0].ndim)) is not None:  # the time axis within a patch
+            frames = max(clip.shape[axis] for clip in values)
+            after = (0, 0) * (values[0].ndim - 1 - axis)
+            values = [F.pad(clip, (*after, 0, frames - clip.shape[axis])) for clip in values]
+        return super().collate(values, lengths)
 
     def layers(self) -> list[nn.Module]:
         """Return the front end, the three convolutions, and the dense layer if it is part of the network."""
@@ -173,7 +182,7 @@ class Musicnn(Backbone):
         return mean_over_patches(self._process_patches(classify, pooled, lengths), lengths)
 
     def _convolve(self, index: int, x: Tensor, lengths: Tensor) -> Tensor:
-        """Run the front end, or append the output of a convolution to the channels (B, P, C, 187, 1) before it."""
+        """Run the front end, or append the output of a convolution to the channels (B, P, C, T, 1) before it."""
         if index == 0:
             return self._process_patches(self.front, x, lengths)
         newest = x if index == 1 else x[:, :, -N_MIDDLE:]
@@ -210,7 +219,7 @@ class Musicnn(Backbone):
 
 
 class Front(nn.Module):
-    """Front end of a normalisation, two timbral and three temporal branches, from (N, 187, F) to (N, 561, 187, 1).
+    """Front end of a normalisation, two timbral and three temporal branches, from (N, T, F) to (N, 561, T, 1).
 
     Args:
         bins: Number of bins, F.
@@ -230,8 +239,8 @@ class Front(nn.Module):
         self.width = sum(size[0] for size in sizes)
 
     def normalise(self, x: Tensor, frames: Tensor) -> Tensor:
-        """Normalise patches (N, 187, F) with `frames` (N,) valid frames, and set the others to 0."""
-        return self.norm(x[:, None], frames)[:, 0] * valid(frames, PATCH)[..., None]
+        """Normalise patches (N, T, F) with `frames` (N,) valid frames, and set the others to 0."""
+        return self.norm(x[:, None], frames)[:, 0] * valid(frames, x.shape[1])[..., None]
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """Compute the channels of all branches."""
@@ -243,7 +252,7 @@ class Front(nn.Module):
         return torch.cat([self._run_branches(*chunk) for chunk in chunks])
 
     def _run_branches(self, x: Tensor, frames: Tensor) -> Tensor:
-        """Return the channels of all branches (N, 561, 187, 1) of normalised patches (N, 1, 187, F)."""
+        """Return the channels of all branches (N, 561, T, 1) of normalised patches (N, 1, T, F)."""
         return torch.cat([branch(x, frames) for branch in self.branches], 1)
 
 
@@ -276,7 +285,7 @@ class Middle(nn.Module):
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """Run the convolution on patches with `frames` (N,) valid frames."""
-        x = x * valid(frames, PATCH)[:, None, :, None]
+        x = x * valid(frames, x.shape[2])[:, None, :, None]
         return self.norm(self.relu(self.conv(x)), frames)
 
 
@@ -296,8 +305,8 @@ class Back(nn.Module):
 
 
 def pool(x: Tensor, frames: Tensor) -> Tensor:
-    """Pool patches (N, C, 187, 1) over `frames` (N,) valid frames, and return [maximum, mean] per channel (N, 2 C)."""
-    x, mask = x[..., 0], valid(frames, PATCH)[:, None]
+    """Pool patches (N, C, T, 1) over `frames` (N,) valid frames, and return [maximum, mean] per channel (N, 2 C)."""
+    x, mask = x[..., 0], valid(frames, x.shape[2])[:, None]
     maximum, mean = x.masked_fill(~mask, -torch.inf).amax(2), (x * mask).sum(2) / frames[:, None]
     return torch.stack([maximum, mean], 2).flatten(1)
 
@@ -314,5 +323,5 @@ def patch_counts(lengths: Tensor) -> Tensor:
 
 
 def _norm(channels: int) -> MaskedBatchNorm:
-    """Return a batch norm with TensorFlow's constants."""
-    return MaskedBatchNorm(channels, momentum=0.01, eps=1e-3)
+    """Return a batch norm with the constant of the authors."""
+    return MaskedBatchNorm(channels, eps=1e-3)

@@ -85,7 +85,7 @@ def join_patches(value: Tensor, patch_frames: int | None, n_frames: int) -> Tens
         outputs are returned unchanged.
     """
     if value.ndim == 4 and value.shape[2] == patch_frames:
-        joined = torch.cat(value.split(1), 2)[:, :, :n_frames]
+        joined = torch.cat(value.split(1), 2)
         return F.pad(joined, (0, 0, 0, n_frames - joined.shape[2]))
     return value[None] if value.ndim == 2 and len(value) > 1 else value
 
