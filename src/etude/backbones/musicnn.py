@@ -7,7 +7,7 @@ The network processes each patch of a clip separately. The embedding of a clip i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -25,8 +25,6 @@ EMBEDDED = {"msd": "msd_musicnn", "mtt": "mtt_musicnn"}  # files of embedded wei
 TIMBRAL, TEMPORAL = (0.4, 0.7), (128, 64, 32)  # shares of all bins, and numbers of frames, that the filters cover
 CHUNK = 2  # patches
 N_TIMBRAL, N_TEMPORAL, N_MIDDLE, N_DENSE = 204, 51, 64, 200  # filters of each branch and layer, and dense units
-
-PatchFunction = Callable[[Tensor, Tensor], Tensor]  # of patches (N, ...) and their numbers of valid frames (N,)
 
 
 class Musicnn(Backbone):
@@ -53,7 +51,7 @@ class Musicnn(Backbone):
     """
 
     required_front_end = "etude.audio.log_mel.MusicnnFront"
-    axis = 1  # of patches
+    axis = 0  # of patches
     patch_frames = PATCH
     min_frames = 2 * PATCH
 
@@ -74,28 +72,41 @@ class Musicnn(Backbone):
         self._classifier: tuple[Back, nn.Linear] | None = None  # not a submodule, because it is not trained
 
     def begin(self, x: Tensor, lengths: Tensor) -> State:
-        """Return frames (B, T, F) as patches (B, P, 187, F), or (B, 1, T, F) if T < 187, and numbers of frames (B,)."""
-        if x.shape[1] < PATCH:
-            return x[:, None], lengths
-        count = x.shape[1] // PATCH
-        return x[:, : count * PATCH].reshape(x.shape[0], count, PATCH, x.shape[2]), lengths
+        """Return the used patches of frames (B, T, F), with the values from which `step` and `end` compute masks.
+
+        Returns:
+            Patches (N, 187, F), or (B, T, F) if T is less than 187; valid frames of each clip (B,) and of each patch
+            (N,); and the mask of used patches (B, P).
+        """
+        count = max(1, x.shape[1] // PATCH)
+        frames, used = self._divide(lengths, count)
+        patches = x[:, None] if x.shape[1] < PATCH else x[:, : count * PATCH].unflatten(1, (count, PATCH))
+        return patches.flatten(0, 1) if self.processes_all_patches else patches[used], lengths, frames, used
 
     def step(self, index: int, state: State) -> State:
         """Run the front end, a convolution (the last one also pools over time) or the dense layer, on each patch."""
-        x, lengths = state
+        x, lengths, frames, used = state
         if index > len(self.middle):
             assert self.back is not None
-            return self._process_patches(self.back, x, lengths), lengths
-        x = self._convolve(index, x, lengths)
-        return (self._process_patches(pool, x, lengths) if index == len(self.middle) else x), lengths
+            return self.back(x, frames), lengths, frames, used
+        x = self._convolve(index, x, frames)
+        return pool(x, frames) if index == len(self.middle) else x, lengths, frames, used
 
     def end(self, state: State) -> Tensor:
         """Return the mean over the patches of each clip, (B, D)."""
-        x, lengths = state
+        x, _, _, used = state
         if self.embedding != "penultimate":
-            maximum, mean = x.unflatten(2, (-1, 2)).unbind(3)
-            x = torch.cat({"mean_pool": [mean], "max_pool": [maximum]}.get(self.embedding, [mean, maximum]), 2)
-        return mean_over_patches(x, lengths)
+            maximum, mean = x.unflatten(1, (-1, 2)).unbind(2)
+            x = torch.cat({"mean_pool": [mean], "max_pool": [maximum]}.get(self.embedding, [mean, maximum]), 1)
+        return self._mean_of_clips(x, used)
+
+    def collate(self, values: Sequence[Tensor], lengths: Tensor) -> State:
+        """Collate the patches of clips, with short patches padded to the longest patch."""
+        if (axis := {3: 1, 4: 2}.get(values[0].ndim)) is not None:  # the time axis within a patch
+            longest = max(clip.shape[axis] for clip in values)
+            after = (0, 0) * (values[0].ndim - 1 - axis)
+            values = [F.pad(clip, (*after, 0, longest - clip.shape[axis])) for clip in values]
+        return torch.cat([*values]), lengths, *self._divide(lengths, int(patch_counts(lengths).max()))
 
     def hidden_states(self, x: Tensor, lengths: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Compute the normalised input and the output of each layer.
@@ -108,26 +119,16 @@ class Musicnn(Backbone):
             Values (B, T', D) and valid lengths (B,) of the input (D = F), the front end (561), the three convolutions
             (64 each), and the dense layer (200) over patches instead of frames, if it is part of the network.
         """
-        state, used = self.begin(x, lengths), torch.where(lengths < PATCH, lengths, lengths // PATCH * PATCH)
-        first = self._process_patches(self.front.normalise, state[0], lengths)
-        states = [(first.flatten(1, 2), used)]
-        values = state[0]
+        values, _, frames, used = self.begin(x, lengths)
+        n_used = torch.where(lengths < PATCH, lengths, lengths // PATCH * PATCH)
+        states = [(self._by_clip(self.front.normalise(values, frames), used).flatten(1, 2), n_used)]
         for index in range(len(self.middle) + 1):
-            values = self._convolve(index, values, lengths)
-            newest = values if index == 0 else values[:, :, -N_MIDDLE:]
-            states.append((newest[..., 0].transpose(2, 3).flatten(1, 2), used))
+            values = self._convolve(index, values, frames)
+            newest = values if index == 0 else values[:, -N_MIDDLE:]
+            states.append((self._by_clip(newest[..., 0].transpose(1, 2), used).flatten(1, 2), n_used))
         if self.back is not None:
-            pooled = self._process_patches(pool, values, lengths)
-            states.append((self._process_patches(self.back, pooled, lengths), patch_counts(lengths)))
+            states.append((self._by_clip(self.back(pool(values, frames), frames), used), patch_counts(lengths)))
         return states
-
-    def collate(self, values: Sequence[Tensor], lengths: Tensor) -> State:
-        """Collate states as in the base class, with patches of short clips padded to the longest patch."""
-        if (axis := {4: 2, 5: 3}.get(values[0].ndim)) is not None:  # the time axis within a patch
-            frames = max(clip.shape[axis] for clip in values)
-            after = (0, 0) * (values[0].ndim - 1 - axis)
-            values = [F.pad(clip, (*after, 0, frames - clip.shape[axis])) for clip in values]
-        return super().collate(values, lengths)
 
     def layers(self) -> list[nn.Module]:
         """Return the front end, the three convolutions, and the dense layer if it is part of the network."""
@@ -173,32 +174,35 @@ class Musicnn(Backbone):
         Raises:
             UserError: The network has no pretrained weights, or their file has no classifier.
         """
-        back, last = self._read_classifier()
-        pooled, _ = self.forward_to(len(self.middle) + 1, x, lengths)
+        back, last = (layer.to(x.device) for layer in self._read_classifier())
+        pooled, _, frames, used = self.forward_to(len(self.middle) + 1, x, lengths)
+        return self._mean_of_clips(last(back(pooled, frames)).sigmoid(), used)
 
-        def classify(patches: Tensor, frames: Tensor) -> Tensor:
-            return last.to(patches.device)(back.to(patches.device)(patches, frames)).sigmoid()
+    def _divide(self, lengths: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Return the valid frames of each processed patch (N,), and the mask of used patches (B, P)."""
+        frames = (lengths[:, None] - PATCH * torch.arange(count, device=lengths.device)).clamp(1, PATCH)
+        used = valid(patch_counts(lengths), count)
+        return frames.flatten() if self.processes_all_patches else frames[used], used
 
-        return mean_over_patches(self._process_patches(classify, pooled, lengths), lengths)
-
-    def _convolve(self, index: int, x: Tensor, lengths: Tensor) -> Tensor:
-        """Run the front end, or append the output of a convolution to the channels (B, P, C, T, 1) before it."""
+    def _convolve(self, index: int, x: Tensor, frames: Tensor) -> Tensor:
+        """Run the front end, or append the output of a convolution to the channels (N, C, T, 1) before it."""
         if index == 0:
-            return self._process_patches(self.front, x, lengths)
-        newest = x if index == 1 else x[:, :, -N_MIDDLE:]
-        out = self._process_patches(self.middle[index - 1], newest, lengths)
-        return torch.cat([x, out if index == 1 else out + newest], 2)
+            return self.front(x, frames)
+        newest = x if index == 1 else x[:, -N_MIDDLE:]
+        out = self.middle[index - 1](newest, frames)
+        return torch.cat([x, out if index == 1 else out + newest], 1)
 
-    def _process_patches(self, function: PatchFunction, x: Tensor, lengths: Tensor) -> Tensor:
-        """Apply a function to the used patches of (B, P, ...), and return its values (B, P, ...), 0 for the others."""
-        count = x.shape[1]
-        frames = (lengths[:, None] - PATCH * torch.arange(count, device=lengths.device)).clamp(1, PATCH).flatten()
-        patches, used = x.flatten(0, 1), valid(patch_counts(lengths), count).flatten()
-        if self.processes_all_patches or bool(used.all()):
-            return function(patches, frames).unflatten(0, (-1, count))
-        (rows,) = used.nonzero(as_tuple=True)
-        values = function(patches[rows], frames[rows])
-        return values.new_zeros(len(used), *values.shape[1:]).index_copy(0, rows, values).unflatten(0, (-1, count))
+    def _by_clip(self, x: Tensor, used: Tensor) -> Tensor:
+        """Return values of patches (N, ...) by clip (B, P, ...), with zeros for unused patches."""
+        if self.processes_all_patches:
+            return x.unflatten(0, used.shape)
+        values = x.new_zeros(*used.shape, *x.shape[1:])
+        values[used] = x
+        return values
+
+    def _mean_of_clips(self, x: Tensor, used: Tensor) -> Tensor:
+        """Return the mean (B, D) over the used patches of each clip, from values (N, D)."""
+        return (self._by_clip(x, used) * used[..., None]).sum(1) / used.sum(1, keepdim=True)
 
     def _read_classifier(self) -> tuple[Back, nn.Linear]:
         """Return the dense layer and the output layer of the pretrained classifier."""
@@ -309,12 +313,6 @@ def pool(x: Tensor, frames: Tensor) -> Tensor:
     x, mask = x[..., 0], valid(frames, x.shape[2])[:, None]
     maximum, mean = x.masked_fill(~mask, -torch.inf).amax(2), (x * mask).sum(2) / frames[:, None]
     return torch.stack([maximum, mean], 2).flatten(1)
-
-
-def mean_over_patches(x: Tensor, lengths: Tensor) -> Tensor:
-    """Return the mean of patches (B, P, D) of clips with `lengths` (B,) valid frames, (B, D)."""
-    counts = patch_counts(lengths)
-    return (x * valid(counts, x.shape[1])[..., None]).sum(1) / counts[:, None]
 
 
 def patch_counts(lengths: Tensor) -> Tensor:
