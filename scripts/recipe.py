@@ -2,8 +2,6 @@
 
 python scripts/recipe.py run [NAME ...]     train missing runs into outputs/recipe
 python scripts/recipe.py table              print the rows of docs/explanations/small-collections.md that were run
-
-The environment variable EFFICIENTAT is the path of the published weights, mn04_as_mAP_432.pt.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from etude.reports.comparison.scores import collect
 ROOT = Path(__file__).resolve().parents[1]
 FOLDS, SEEDS = "0,1,2,3,4", "0,1,2"
 BEST, MIXUP = "callbacks=best_epoch", "augment=mixup"
-EFFICIENTAT = "backbone=efficientat backbone.weights=${oc.env:EFFICIENTAT}"
+EFFICIENTAT = "backbone=efficientat backbone.weights=mn04_as"
 UNCHANGED = "augment=none data.crop=null"  # complete clips, so that the outputs of a frozen network can be cached
 PROBE = f"{EFFICIENTAT} {UNCHANGED} transfer=probe head.norm=true trainer.max_epochs=30 optim.lr=5e-3"
 LSTM, CNN, AST, SCALARS = "backbone=lstm", "backbone=cnn", "backbone=ast", "backbone=lstm task=multitask"
@@ -92,9 +90,8 @@ def build_table(folder: Path) -> str:
         if other and len(reference := pooled_scores(sweep_folder(folder, other))) == len(rows):
             gains = scores - reference["value"]
             gain = f"{gains.mean():+.3f} ({', '.join(f'{value:+.2f}' for value in gains)}) to {other}"
-        text = overrides.replace("${oc.env:EFFICIENTAT}", "<file>")
         lines.append(
-            f"| {name}: `{text}` | {scores.mean():.3f} ± {scores.std():.3f} | {baseline.mean():.3f} | {gain} |"
+            f"| {name}: `{overrides}` | {scores.mean():.3f} ± {scores.std():.3f} | {baseline.mean():.3f} | {gain} |"
         )
     return "\n".join(lines)
 

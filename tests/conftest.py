@@ -33,7 +33,7 @@ os.environ["NUMBA_CACHE_DIR"] = str(CACHE)  # replaces a value that is inherited
 COMPILE_LIBROSA = """
 import librosa
 
-from etude.audio.beats import track_beats
+from etude.audio.descriptors import track_beats
 from etude.audio.decode import decode
 from etude.audio.log_mel import LogMelChroma, frames
 from etude.data.sources.demo import HOME

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from etude.audio.beats import KERNEL, percussive, running_median, track_beats
 from etude.audio.decode import decode
+from etude.audio.descriptors import KERNEL, percussive, running_median, track_beats
 from etude.audio.log_mel import LogMelChroma, frames
 from etude.data.sources.demo import HOME
 

@@ -12,7 +12,7 @@ from etude.audio.clip_statistics import SoundStatistics, SuspectSoundWarning
 from etude.audio.decode import stream
 from etude.audio.frontend import FrontEnd
 from etude.audio.kaldi import ASTFront, EfficientATFront
-from etude.audio.log_mel import LogMelChroma
+from etude.audio.log_mel import LogMelChroma, MusicnnFront
 from etude.data.readers import read_sound
 from etude.data.sources.demo import HOME
 
@@ -78,6 +78,7 @@ FRONTS: dict[str, FrontEnd] = {
     "beat": LogMelChroma(sync="beat"),
     "ast": ASTFront(),
     "efficientat": EfficientATFront(),
+    "musicnn": MusicnnFront(),
 }
 
 

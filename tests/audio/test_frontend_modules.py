@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from etude.audio.decode import decode
 from etude.audio.frontend import FrontEnd, ImageFront
 from etude.audio.kaldi import ASTFront, EfficientATFront
-from etude.audio.log_mel import LogMelChroma
+from etude.audio.log_mel import LogMelChroma, MusicnnFront
 from etude.audio.masks import valid
 from etude.errors import UserError
 
@@ -27,6 +27,7 @@ FRONTS: list[tuple[FrontEnd, tuple[int, int]]] = [
     (LogMelChroma(chroma="cqt", tuning=None), (0, 128)),  # the columns do not include chroma
     (ASTFront(), (0, 128)),
     (EfficientATFront(), (0, 128)),
+    (MusicnnFront(), (0, 96)),
 ]
 
 

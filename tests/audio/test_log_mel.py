@@ -13,7 +13,7 @@ import pytest
 
 from etude.audio.decode import decode
 from etude.audio.frontend import power_spectrum
-from etude.audio.log_mel import LogMelChroma, estimate_tuning, frames
+from etude.audio.log_mel import LogMelChroma, MusicnnFront, estimate_tuning, frames
 from etude.config.instantiate import make
 from etude.data.sources.demo import HOME
 from etude.errors import UserError
@@ -275,3 +275,24 @@ def test_estimated_tuning_of_clips_without_pitch_equals_librosa(kind: str) -> No
     assert estimate_tuning(power, 22050) == expected
     if kind == "silence":
         assert expected == 0.0
+
+
+@pytest.mark.filterwarnings("ignore:n_fft=")
+@pytest.mark.parametrize("count", [1, 255, 256, 40_000, 160_000])
+@pytest.mark.parametrize("path", ONE_PER_GENRE, ids=lambda path: path.parent.name)
+def test_musicnn_frames_equal_librosa(path: Path, count: int) -> None:
+    audio = decode(path, 16000)[:count]
+    mel = librosa.feature.melspectrogram(y=audio, sr=16000, n_fft=512, hop_length=256, n_mels=96)
+    result = MusicnnFront().frames(audio)
+    assert result.dtype == np.float32 and result.shape == (1 + count // 256, 96)
+    np.testing.assert_allclose(result, np.log10(10_000 * mel.T + 1), atol=2e-5)
+
+
+def test_musicnn_frames_of_silence_are_zero() -> None:
+    assert not MusicnnFront().frames(np.zeros(5000, np.float32)).any()
+
+
+def test_musicnn_front_end_is_restored_from_plain_values() -> None:
+    assert make(MusicnnFront(n_mels=64).to_dict()) == MusicnnFront(n_mels=64)
+    with pytest.raises(UserError, match=r"feature\.sync=beat: MusicnnFront supports only feature\.sync=none"):
+        MusicnnFront(sync="beat")

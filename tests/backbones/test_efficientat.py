@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,36 +9,78 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
-from etude.backbones.efficientat import EfficientAT
+from etude.audio.decode import decode
+from etude.audio.kaldi import EfficientATFront
+from etude.backbones.base import find_weights_file
+from etude.backbones.efficientat import EMBEDDED, EfficientAT
 from etude.data.datamodule import build_datamodule
+from etude.data.sources.demo import HOME
 from etude.errors import UserError
 from etude.files.safe_read import read_tensors
 from etude.training.build import build_learner, load_learner
 
-WEIGHTS = Path(os.environ.get("ETUDE_WEIGHTS", "no-weights")) / "efficientat_mn04"
+REFERENCE = np.load(Path(__file__).with_name("efficientat_reference.npz"))  # outputs of the authors' implementation
 
 
-@pytest.mark.skipif(not WEIGHTS.is_dir(), reason="ETUDE_WEIGHTS names no folder with efficientat_mn04")
-def test_embeddings_and_probabilities_equal_the_reference() -> None:
-    reference = np.load(WEIGHTS / "reference.npz")
-    net = EfficientAT(128, weights=str(WEIGHTS / "mn04_as_mAP_432.pt"))
+@pytest.fixture(scope="module")
+def pretrained() -> EfficientAT:
+    net = EfficientAT(128, weights="mn04_as")
     net.initialise()
-    x = torch.from_numpy(reference["logmel"].astype(np.float32)).transpose(1, 2)
+    return net.eval()
+
+
+@pytest.mark.parametrize("clip", range(len(REFERENCE["clips"])), ids=REFERENCE["clips"])
+def test_embeddings_and_probabilities_equal_the_reference(pretrained: EfficientAT, clip: int) -> None:
+    """Compute frames, embedding and probabilities of an embedded clip."""
+    audio = decode(HOME / "clips" / str(REFERENCE["clips"][clip]), 32000)
+    x = torch.from_numpy(EfficientATFront().frames(audio))[None]
+    lengths = torch.tensor([x.shape[1]])
     with torch.no_grad():
-        z = net.eval()(x, torch.full((len(x),), x.shape[1]))
-    np.testing.assert_allclose(z, reference["embedding"], atol=2e-3)  # the reference frames are stored as float16
-    published = read_tensors(WEIGHTS / "mn04_as_mAP_432.pt")
-    hidden, last = ((published[f"classifier.{i}.weight"], published[f"classifier.{i}.bias"]) for i in (2, 5))
-    probabilities = F.linear(F.hardswish(F.linear(z, *hidden)), *last).sigmoid()  # of 527 classes of AudioSet
-    np.testing.assert_allclose(probabilities, reference["probability"], atol=1e-3)
+        z, probabilities = pretrained(x, lengths)[0], pretrained.tag_probabilities(x, lengths)[0]
+    np.testing.assert_allclose(z, REFERENCE["embedding"][clip], atol=1e-4)
+    np.testing.assert_allclose(probabilities, REFERENCE["probability"][clip], atol=1e-5)
+
+
+def test_classes_are_those_of_audioset(pretrained: EfficientAT) -> None:
+    names = list(pretrained.tag_names)
+    assert len(names) == len(set(names)) == 527
+    assert names.index("Music") == 137 and names.index("Heavy metal") == 220 and names[526] == "Field recording"
+    assert names[0:527:75] == [
+        "Speech", "Bark", "Zither", "Psychedelic rock", "Vehicle", "Toothbrush", "Trickle, dribble", "Radio"
+    ]  # fmt: skip
+    metal = next(i for i, clip in enumerate(REFERENCE["clips"]) if clip.startswith("metal"))
+    likely = [names[index] for index in np.argsort(REFERENCE["probability"][metal])[::-1][:5]]
+    assert likely[0] == "Music" and "Heavy metal" in likely
+
+
+def test_classifier_is_not_part_of_the_network(pretrained: EfficientAT) -> None:
+    with torch.no_grad():
+        pretrained.tag_probabilities(torch.rand(1, 70, 128), torch.tensor([70]))
+    assert set(pretrained.state_dict()) == set(EfficientAT(128).state_dict())
+    assert len(list(pretrained.parameters())) == sum(len(list(layer.parameters())) for layer in pretrained.layers())
+
+
+def test_embedded_weights_of_another_width_raise() -> None:
+    with pytest.raises(UserError, match=r"backbone\.width=1: backbone\.weights=mn04_as has width 0\.4; set backbone\."):
+        EfficientAT(128, width=1.0, weights="mn04_as")
+
+
+def test_published_file_with_the_classes_of_audioset_has_their_names(pretrained: EfficientAT, tmp_path: Path) -> None:
+    tensors = read_tensors(find_weights_file("mn04_as", EMBEDDED))
+    torch.save(tensors, tmp_path / "mn04_as_mAP_432.pt")
+    net = EfficientAT(128, weights=str(tmp_path / "mn04_as_mAP_432.pt"))
+    net.initialise()
+    assert net.tag_names == pretrained.tag_names
+    x, lengths = torch.rand(2, 70, 128), torch.tensor([70, 20])
+    with torch.no_grad():
+        torch.testing.assert_close(net.eval().tag_probabilities(x, lengths), pretrained.tag_probabilities(x, lengths))
 
 
 def published(net: EfficientAT, path: Path) -> Path:
     """Write the weights in the format of the authors' files, with transposed filters and a classifier."""
     transposed = {k: v.transpose(2, 3) if v.ndim == 4 else v for k, v in net.state_dict().items()}
-    torch.save({**transposed, "classifier.5.weight": torch.zeros(527, 512)}, path)
+    torch.save({**transposed, "classifier.5.weight": torch.zeros(527, 512)}, path)  # without the other layers
     return path
 
 
@@ -72,11 +113,17 @@ def test_other_files_raise(trained: tuple[EfficientAT, Path], tmp_path: Path) ->
         UserError, match=r"mn\.pt: the file does not fit an EfficientAT of backbone\.width=0\.4; set the width"
     ):
         EfficientAT(128, width=0.4, weights=str(path)).initialise()
+    with pytest.raises(UserError, match=r"weights=mn05: there is no such weights file; set mn04_as or a file"):
+        EfficientAT(128, weights="mn05").initialise()
     with pytest.raises(UserError, match="there is no such weights file"):
         EfficientAT(128, weights=str(tmp_path / "none.pt")).initialise()
     (tmp_path / "text.pt").write_text("no weights")
     with pytest.raises(UserError, match=r"text\.pt: cannot be read as weights"):
         EfficientAT(128, weights=str(tmp_path / "text.pt")).initialise()
+    with pytest.raises(UserError, match=r"mn\.pt: the file has no classifier; set backbone\.weights=mn04_as"):
+        EfficientAT(128, width=0.25, weights=str(path)).tag_probabilities(torch.rand(1, 9, 128), torch.tensor([9]))
+    with pytest.raises(UserError, match=r"backbone\.weights=null: random weights have no classifier"):
+        EfficientAT(128).tag_probabilities(torch.rand(1, 9, 128), torch.tensor([9]))
 
 
 def data_without_clips(composed: dict[str, Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +19,9 @@ def test_wheel_trains_in_an_empty_folder(tmp_path: Path, packs: Path, environmen
 
     call("-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(ROOT))
     (wheel,) = (tmp_path / "dist").glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    weights = ["NOTICE.md", *(f"{name}.safetensors" for name in ("mn04_as", "msd_musicnn", "mtt_musicnn"))]
+    assert {f"etude/backbones/weights/{name}" for name in weights} <= set(names)
     site, empty = tmp_path / "site", tmp_path / "empty"
     call(
         "-m",

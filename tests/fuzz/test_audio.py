@@ -48,7 +48,7 @@ FORMATS = (
     ("caf", "CAF", "PCM_16"),
     ("caf", "CAF", "ALAC_16"), ("w64", "W64", "PCM_16"), ("wav", "RF64", "PCM_16"),
 )  # fmt: skip
-FEATURES = ("mel", "chroma", "fused", "image", "audioset", "efficientat")
+FEATURES = ("mel", "chroma", "fused", "image", "audioset", "efficientat", "musicnn")
 
 
 @pytest.fixture(scope="session")

@@ -163,3 +163,23 @@ def test_output_of_backward_lstm_is_in_time_order(make_run: Callable[..., Path])
     lstm = network.backbone.backward_layers[0]
     states = lstm(network.standardiser(x, torch.tensor([20])).flip(1))[0].flip(1)
     torch.testing.assert_close(record.value, states)
+
+
+def test_maps_of_patches_are_joined_in_time(config: Config) -> None:
+    """Compare with the maps of each patch; frames after the last complete patch have no values."""
+    torch.manual_seed(0)
+    plain = config("backbone=musicnn", "backbone.weights=null")
+    net = build_from_recipe(recipe(plain, {"genre": label_target(["a", "b"])})).eval()
+    x, y = torch.rand(1, 450, 96), {"genre": torch.tensor([0])}
+    joined = {record.name: record.value for record in trace(net, x, y).records}
+    first, second = (
+        {record.name: record.value for record in trace(net, patch, y).records} for patch in x[:, :374].split(187, 1)
+    )
+    for name, bins in (("front.branches.0.conv", 59), ("front", 1), ("middle.2", 1)):
+        value = joined[f"backbone.{name}"]
+        assert value.shape[2:] == (450, bins)
+        patches = [record[f"backbone.{name}"] for record in (first, second)]
+        torch.testing.assert_close(value[:, :, :374], torch.cat(patches, 2), atol=1e-5, rtol=1e-5)
+        assert not value[:, :, 374:].any()
+    assert joined["backbone.back"].shape == (1, 2, 200)
+    assert trace(net, x[:, :50], y).records[1].value.shape[2] == 50

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from etude.audio.beats import track_beats
 from etude.audio.decode import decode
+from etude.audio.descriptors import track_beats
 from etude.audio.log_mel import LogMelChroma
 from etude.data.sources import demo
 from etude.reports import clip_frames, spectrogram

@@ -95,3 +95,24 @@ class LogMelChromaModule(FrontEndModule):
             peak = chroma.amax(2, keepdim=True)
             views.append(chroma / torch.where(peak > torch.finfo(torch.float32).tiny, peak, 1.0))
         return torch.cat(views, 2), count
+
+
+class MusicnnFrontModule(FrontEndModule):
+    """Module of `MusicnnFront`, which computes log10(gain m + 1) of mel power m.
+
+    Args:
+        n_fft: Length of the transform and of its Hann window, in samples.
+        hop: Samples from one frame to the next.
+        bank: Mel filters (1 + n_fft / 2, F).
+        gain: Factor of the power.
+    """
+
+    def __init__(self, n_fft: int, hop: int, bank: Tensor, gain: float) -> None:
+        super().__init__(n_fft, hop, torch.hann_window(n_fft), bank.clone())
+        self.gain = gain
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute frames (B, 1 + N // hop, F) and their numbers (B,) from samples (B, N) and lengths (B,)."""
+        half = self.n_fft // 2
+        power = self.filtered(F.pad(waveform, (half, self.n_fft - half)).unfold(1, self.n_fft, self.hop))
+        return (self.gain * power + 1).log10(), lengths // self.hop + 1

@@ -1,4 +1,4 @@
-"""Front end of log-mel and chroma frames, equal to librosa's, with tuning estimation.
+"""Front ends of log-mel and chroma frames, equal to librosa's, with tuning estimation.
 
 The tuning is the most frequent deviation of spectral peaks from the tempered scale. Peaks are located between bins by
 parabolic interpolation (Smith & Serra, 1987). As in librosa's pitch tracking, only bins from 150 Hz to 4 kHz can be
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from etude.audio import filterbanks
-from etude.audio.beats import synchronise, track_beats
+from etude.audio.descriptors import synchronise, track_beats
 from etude.audio.filterbanks import FilterBank
 from etude.audio.frontend import FrontEnd, convert_to_decibels, not_exportable, power_spectrum
 from etude.audio.numba_lock import first_use
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 LOWEST, HIGHEST = 150.0, 4000.0  # Hz
 THRESHOLD = 0.1  # a peak is above this share of the strongest bin of its frame
+GAIN = 10_000.0  # of mel power in the logarithm of musicnn
 
 
 def estimate_tuning(power: np.ndarray, rate: int, n_chroma: int = 12) -> float:
@@ -224,8 +225,57 @@ def _normalise_chroma(chroma: Tensor) -> None:
     chroma /= torch.where(peak > torch.finfo(torch.float32).tiny, peak, 1.0)
 
 
+@dataclass(frozen=True)
+class MusicnnFront(FrontEnd):
+    """Log-mel front end of musicnn (Pons & Serra, 2019), log10(10000 m + 1) of mel power m, with 96 bands at 16 kHz.
+
+    The power is librosa's for these sizes, so that the pretrained weights receive the frames that they were trained on.
+
+    Args:
+        rate, n_fft, hop_length, n_mels, n_chroma, sync: As in `FrontEnd`; `sync` must be `none`.
+
+    Raises:
+        UserError: `sync` is not `none`.
+    """
+
+    rate: int = 16000
+    n_fft: int = 512
+    hop_length: int = 256
+    n_mels: int = 96
+    fmin: ClassVar[float] = 0.0
+    fmax: ClassVar[float | None] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sync != "none":
+            raise UserError(f"feature.sync={self.sync}: MusicnnFront supports only feature.sync=none")
+
+    @property
+    def decibel(self) -> np.ndarray:
+        """Change of each bin (F,) per dB of level, which is smaller only for bins close to silence."""
+        return np.full(self.bins, 0.1, np.float32)
+
+    def mel_centres(self) -> np.ndarray:
+        """Return the frequency at the centre of each mel band (n_mels,), in Hz, on Slaney's scale."""
+        return filterbanks.band_centres(self.n_mels, self.fmin, self.rate / 2, htk=False)
+
+    def frames(self, audio: np.ndarray) -> np.ndarray:
+        """Compute frames (T, 96), float32, from samples (N,) at 16 kHz, with T = 1 + N // 256."""
+        return power_spectrum(audio, self, _filter_bank(self, None)).mul_(GAIN).add_(1.0).log10_().numpy()
+
+    def make_module(self, columns: tuple[int, int]) -> FrontEndModule:
+        """Return the torch module of the front end."""
+        import torch
+
+        from etude.audio.frontend_modules import MusicnnFrontModule  # imports torch
+
+        bins = self.n_fft // 2 + 1
+        bank = _filter_bank(self, None).apply(torch.eye(bins), torch.empty(bins, self.n_mels))
+        return MusicnnFrontModule(self.n_fft, self.hop_length, bank[:, slice(*columns)], GAIN)
+
+
 @lru_cache(maxsize=128)  # a tuning is a multiple of 0.01: a hundred banks of 0.6 MB at most
-def _filter_bank(front: LogMelChroma, tuning: float | None) -> FilterBank:
+def _filter_bank(front: LogMelChroma | MusicnnFront, tuning: float | None) -> FilterBank:
     """Return the mel and chroma filters, or only the mel filters if `tuning` is None."""
     bank = filterbanks.mel_filters(front.rate, front.n_fft, front.n_mels, front.fmin, front.fmax)
     if tuning is not None:

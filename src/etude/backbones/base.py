@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from etude.errors import UserError
 
+WEIGHTS = Path(__file__).with_name("weights")  # folder of embedded weights
 State = tuple[Any, ...]  # passed from step to step: values (B, ...), lengths (B,), and anything derived from these
 
 
@@ -35,6 +39,8 @@ class Backbone(nn.Module):
         required_front_end: Dotted name of the front end that the pretrained weights require; None for other networks.
         variable_length: Whether clips of different lengths can share a batch of an exported graph. Otherwise all clips
             of a batch have one length.
+        patch_frames: Number of frames of the patches (N, T, F) into which the network divides a batch of clips, without
+            reducing the number of frames; None if it processes complete clips.
         min_frames: Number of frames that an exported graph requires, because its shapes must be valid for every length.
             The graph adds this many padding frames, which are masked. Where all clips of a batch have one length, that
             length must be at least `min_frames`.
@@ -46,6 +52,7 @@ class Backbone(nn.Module):
     skips_standardisation: bool = False
     required_front_end: str | None = None
     variable_length: bool = True
+    patch_frames: int | None = None
     min_frames: int = 32
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
@@ -153,6 +160,39 @@ class Backbone(nn.Module):
         Every subclass defines this method.
         """
         raise NotImplementedError
+
+
+def find_weights_file(weights: str, embedded: Mapping[str, str]) -> Path:
+    """Return the file of pretrained weights.
+
+    Args:
+        weights: Value of `backbone.weights`, a name of embedded weights or a file.
+        embedded: Stems of the files of embedded weights, by name.
+
+    Raises:
+        UserError: The value is neither a name nor a file.
+    """
+    path = WEIGHTS / f"{embedded[weights]}.safetensors" if weights in embedded else Path(weights).expanduser()
+    if not path.is_file():
+        raise UserError(
+            f"backbone.weights={weights}: there is no such weights file; set {', '.join(embedded)} or a file"
+        )
+    return path
+
+
+def read_tag_names(weights: str | None, embedded: Mapping[str, str]) -> list[str]:
+    """Return the names of the outputs of a pretrained classifier, from the metadata of its file.
+
+    Arguments are the same as in `find_weights_file`. There are no names if the file is missing or contains none.
+    """
+    if weights is None:
+        return []
+    try:
+        with safe_open(find_weights_file(weights, embedded), "pt") as file:
+            names = json.loads((file.metadata() or {}).get("tags", "[]"))
+    except (OSError, SafetensorError, ValueError):  # UserError, a missing file, is a ValueError
+        return []
+    return [str(name) for name in names]
 
 
 @torch.library.custom_op("etude::lstm", mutates_args=())

@@ -8,17 +8,18 @@ frequency, so the published filters are transposed when they are loaded.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from etude.audio.masks import MaskedBatchNorm, valid
-from etude.backbones.base import Backbone, State
+from etude.backbones.base import Backbone, State, find_weights_file, read_tag_names
 from etude.errors import UserError
 from etude.files.safe_read import read_tensors
 
+EMBEDDED, EMBEDDED_WIDTH = {"mn04_as": "mn04_as"}, 0.4  # files of embedded weights, by name, and their width
+CLASSIFIER = ("classifier.2.weight", "classifier.2.bias", "classifier.5.weight", "classifier.5.bias")  # a published MLP
 # kernel, expanded channels, channels, squeeze-excitation, hard swish, stride: MobileNetV3-large at width 1
 LAYERS = (
     (3, 16, 16, False, False, 1), (3, 64, 24, False, False, 2), (3, 72, 24, False, False, 1),
@@ -35,11 +36,16 @@ class EfficientAT(Backbone):
     Args:
         bins: Feature bins per frame, F.
         width: Multiplier of all channels: 0.4 for the published mn04, 1.0 for mn10, ...
-        weights: A published file (mn04_as_mAP_432.pt, ...), which requires `feature=efficientat`; None for random
-            weights and standardised frames.
+        weights: Pretrained weights, which require `feature=efficientat`: `mn04_as`, which is embedded, or a published
+            file (mn10_as_mAP_471.pt, ...). None for random weights and standardised frames.
 
     Attributes:
         dim: Size of the embedding, D.
+        tag_names: Classes of the pretrained classifier. They are known for `mn04_as`, and for a file with the 527
+            classes of AudioSet once it is read.
+
+    Raises:
+        UserError: `width` is not the width of the embedded weights.
     """
 
     required_front_end = "etude.audio.kaldi.EfficientATFront"
@@ -48,6 +54,13 @@ class EfficientAT(Backbone):
     def __init__(self, bins: int, width: float = 0.4, weights: str | None = None) -> None:
         super().__init__()
         self.width, self.weights, self.skips_standardisation = width, weights, weights is not None
+        if weights in EMBEDDED and width != EMBEDDED_WIDTH:
+            raise UserError(
+                f"backbone.width={width:g}: backbone.weights={weights} has width {EMBEDDED_WIDTH:g}; set "
+                f"backbone.width={EMBEDDED_WIDTH:g}, or the file of a network of this width"
+            )
+        self.tag_names = read_tag_names(weights, EMBEDDED)
+        self._classifier: dict[str, Tensor] | None = None  # not a submodule, because it is not trained
         before = _round_to_eight(16 * width)
         self.features = nn.ModuleList([Conv(1, before, 3, 2, swish=True)])
         for kernel, expanded, after, squeezed, swish, stride in LAYERS:
@@ -89,7 +102,7 @@ class EfficientAT(Backbone):
         """
         if self.weights is None:
             return
-        tensors = read_tensors(Path(self.weights))
+        tensors = read_tensors(find_weights_file(self.weights, EMBEDDED))
         transposed = {
             k: v.transpose(2, 3) if v.ndim == 4 else v for k, v in tensors.items() if k.startswith("features.")
         }
@@ -100,6 +113,37 @@ class EfficientAT(Backbone):
                 f"backbone.weights={self.weights}: the file does not fit an EfficientAT of "
                 f"backbone.width={self.width:g}; set the width of the file (0.4 for mn04)"
             ) from error
+        names = read_tag_names("mn04_as", EMBEDDED)  # the published files contain no names
+        if not self.tag_names and len(tensors.get("classifier.5.bias", ())) == len(names):
+            self.tag_names = names
+
+    def tag_probabilities(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Compute the probabilities of AudioSet's classes by the pretrained classifier, an MLP over the embedding.
+
+        They are meaningful while the backbone has its pretrained weights.
+
+        Args:
+            x: Frames (B, T, F) of `EfficientATFront`.
+            lengths: Valid frames (B,).
+
+        Returns:
+            Probabilities (B, K), in the order of `tag_names`.
+
+        Raises:
+            UserError: The network has no pretrained weights, or their file has no classifier.
+        """
+        if self._classifier is None:
+            if self.weights is None:
+                raise UserError("backbone.weights=null: random weights have no classifier; set mn04_as or a file")
+            tensors = read_tensors(find_weights_file(self.weights, EMBEDDED))
+            self._classifier = {name: value for name, value in tensors.items() if name in CLASSIFIER}
+        if len(self._classifier) < len(CLASSIFIER):
+            raise UserError(
+                f"backbone.weights={self.weights}: the file has no classifier; set backbone.weights=mn04_as"
+            )
+        z = self(x, lengths)
+        hidden_weight, hidden_bias, weight, bias = (self._classifier[name].to(z) for name in CLASSIFIER)
+        return F.linear(F.hardswish(F.linear(z, hidden_weight, hidden_bias)), weight, bias).sigmoid()
 
 
 class Conv(nn.Sequential):

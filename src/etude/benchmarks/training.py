@@ -1,6 +1,7 @@
 """Benchmarks of training steps in one thread: backbones against usual implementations, a run against a minimal loop.
 
 - The convolutional network is compared with the usual order of convolution, batch norm, ReLU and pooling.
+- Musicnn on padded clips of different lengths is compared with torch's modules on their patches without padding.
 - The LSTM on padded clips is compared with torch's LSTM on packed clips. oneDNN does not support packed clips.
 - For the transformer see `transformer`.
 """
@@ -18,12 +19,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from etude.audio.masks import valid
 from etude.backbones.cnn import CNN
 from etude.backbones.lstm import LSTM
+from etude.backbones.musicnn import CHUNK, PATCH, Musicnn
 from etude.benchmarks import transformer
 from etude.benchmarks.timing import (
     CLASSES,
@@ -50,15 +53,17 @@ PLAIN, ETUDE, FLAT = "plain: NCHW, ReLU before pooling", "etude: channels last, 
 LENGTH_RATIO = 4  # longest clip relative to the shortest
 LOOP_ROUNDS = 7
 RUN, MINIMAL = "Lightning, as in a run", "minimal loop"
+MUSICNN_BINS, MUSICNN_LENGTHS = 96, (750, 200, 561, 187, 374)  # bins, and frames of clips
+PATCHES, MASKED = "plain, patches", "etude, padded clips"
 PACKED, PADDED, BUCKETS = "torch, packed", "etude, padded", "etude, padded, batches of similar length"
 
 
 def benchmark_models() -> list[Section]:
-    """Measure the training steps of the transformer, the LSTM and the convolutional network."""
+    """Measure the training steps of three kinds of networks, and the embedding by musicnn."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    return [transformer.time_transformer(), *map(time_lstm, CASES), time_cnn()]
+    return [transformer.time_transformer(), *map(time_lstm, CASES), time_cnn(), time_musicnn()]
 
 
 class PlainCNN(nn.Module):
@@ -116,6 +121,67 @@ def time_cnn() -> Section:
     section.requirements = [
         Requirement("speed: etude / plain", times.ratio(PLAIN, ETUDE), 1.25),
         Requirement("largest difference of a score from plain", difference, 1e-5, False, ""),
+    ]
+    return section
+
+
+class PlainMusicnn(nn.Module):
+    """Musicnn of torch's modules, for patches without padding.
+
+    Args:
+        net: Network whose weights are copied.
+    """
+
+    def __init__(self, net: Musicnn) -> None:
+        super().__init__()
+        self.net = deepcopy(net)
+
+        def plain(norm: nn.Module) -> nn.BatchNorm2d:
+            copy = nn.BatchNorm2d(len(norm.weight), eps=norm.eps)  # type: ignore[arg-type]
+            copy.load_state_dict(norm.state_dict())
+            return copy
+
+        self.norm, self.convolutions = plain(net.front.norm), nn.ModuleList()
+        for layer in (*net.front.branches, *net.middle):
+            self.convolutions.append(nn.Sequential(deepcopy(layer.conv), nn.ReLU(True), plain(layer.norm)))  # type: ignore[arg-type]
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Return embeddings (N, 200) of patches (N, 187, F)."""
+        x, (*layers, first, second, third) = self.norm(patches[:, None]), self.convolutions
+        padded = [F.pad(x, branch.padding) for branch in self.net.front.branches]  # type: ignore[arg-type]
+        front = torch.cat([layer(image).amax(3, keepdim=True) for layer, image in zip(layers, padded, strict=True)], 1)
+        a = first(front)
+        b = second(a) + a
+        x = torch.cat([front, a, b, third(b) + b], 1)[..., 0]
+        pooled = torch.stack([x.amax(2), x.mean(2)], 2).flatten(1)
+        return self.net.back(pooled, torch.ones(len(pooled), dtype=torch.int64))  # type: ignore[misc]
+
+
+def time_musicnn() -> Section:
+    """Measure the embedding of padded clips by musicnn, and of as many patches by torch's modules."""
+    net = Musicnn(MUSICNN_BINS, "msd")
+    net.initialise()
+    x, lengths, _ = random_batch(MUSICNN_LENGTHS, MUSICNN_BINS)
+    counts = [n // PATCH for n in MUSICNN_LENGTHS]
+    patches = torch.cat([clip[: n * PATCH].unflatten(0, (n, PATCH)) for clip, n in zip(x, counts, strict=True)])
+    masked, plain = net.eval(), PlainMusicnn(net).eval()
+
+    @torch.no_grad()
+    def embed_patches() -> Tensor:
+        return torch.cat([plain(chunk) for chunk in patches.split(CHUNK)])  # all at once takes twice as long
+
+    @torch.no_grad()
+    def embed_clips() -> Tensor:
+        return masked(x, lengths)
+
+    expected = torch.stack([clip.mean(0) for clip in embed_patches().split(counts)])
+    difference = float((embed_clips() - expected).abs().max())
+    sizes = f"{min(MUSICNN_LENGTHS)} to {max(MUSICNN_LENGTHS)} frames of {MUSICNN_BINS}"
+    title = f"musicnn, embedding of {len(x)} clips of {sizes}; one thread"
+    section, times = compare_training(title, {PATCHES: embed_patches, MASKED: embed_clips}, ROUNDS)
+    section.requirements = [
+        Requirement("duration: etude / plain", times.ratio(MASKED, PATCHES), 1.1, False),
+        Requirement("largest difference of an embedding from plain", difference, 1e-4, False, ""),
     ]
     return section
 

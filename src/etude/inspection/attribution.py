@@ -22,7 +22,7 @@ from etude.backbones.base import Backbone
 from etude.embeddings.readouts import Readout
 from etude.files.progress import track
 from etude.inspection.clip_axes import ClipAxes, draw_overlay
-from etude.inspection.hooks import POOLS, forward_hooks, is_transformer_block
+from etude.inspection.hooks import POOLS, forward_hooks, is_transformer_block, join_patches
 from etude.training.network import Network
 
 STEPS, BATCH_SIZE = 48, 8
@@ -130,7 +130,7 @@ def integrated_gradients(output: OutputFunction, x: Tensor, steps: int = STEPS) 
     return Attribution(contributions[0].detach(), float(outputs[0]), float(outputs[1]))
 
 
-def grad_cam(output: OutputFunction, layer: nn.Module, x: Tensor, time_axis: int) -> Tensor:
+def grad_cam(output: OutputFunction, layer: nn.Module, x: Tensor, time_axis: int, patch: int | None = None) -> Tensor:
     """Compute Grad-CAM, the positive part of the sum of feature maps weighted by their mean gradients.
 
     Selvaraju et al., 2017, "Grad-CAM".
@@ -140,13 +140,14 @@ def grad_cam(output: OutputFunction, layer: nn.Module, x: Tensor, time_axis: int
         layer: Module that returns the feature maps (B, C, ., .).
         x: Standardised frames (1, T, F).
         time_axis: Axis of the feature maps that is time, 2 or 3.
+        patch: Same as `patch_frames` of `Backbone`.
 
     Returns:
         Values (T', F').
     """
     from captum.attr import LayerGradCam
 
-    values: Tensor = LayerGradCam(output, layer).attribute(x, relu_attributions=True)
+    values = join_patches(LayerGradCam(output, layer).attribute(x, relu_attributions=True), patch, x.shape[1])
     return values[0, 0].detach() if time_axis == 2 else values[0, 0].detach().T
 
 
@@ -293,7 +294,7 @@ def draw_attributions(
     """
     outputs = [output for output in explained_outputs(network, predictions, y) if only in (None, output[0])]
     gradients, cam = AttributionFigures(), AttributionFigures()
-    maps = last_feature_maps(network, x)
+    maps, net = last_feature_maps(network, x), network.backbone
     for number, (name, index, title) in enumerate(track(outputs, len(outputs), "Attributions", "outputs")):
         output = output_function(network, name, index)
         attribution = integrated_gradients(output, x)
@@ -306,7 +307,7 @@ def draw_attributions(
         })  # fmt: skip
         if maps is not None:
             layer, module = maps
-            heat = grad_cam(output, module, x, max(2, network.backbone.axis)).double().numpy()
+            heat = grad_cam(output, module, x, max(2, net.axis), net.patch_frames).double().numpy()
             description = f"Grad-CAM at {layer} for {title}, over the frames."
             caption = title if heat.max() > 0 else f"{title} (no positive values)"
             upsampled = _upsample_maps(heat, clip_axes)

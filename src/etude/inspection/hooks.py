@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.pooling import _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
@@ -69,6 +70,24 @@ def first_tensor(out: Any) -> Tensor:
     while not isinstance(out, Tensor):
         out = out[0]
     return out
+
+
+def join_patches(value: Tensor, patch_frames: int | None, n_frames: int) -> Tensor:
+    """Join the patches of one clip that a backbone processed as a batch.
+
+    Args:
+        value: Feature maps (N, C, T, F) or vectors (N, D) of N patches; or an output of the clip (1, ...).
+        patch_frames: Number of frames of a patch; None if the backbone processes complete clips.
+        n_frames: Number of frames of the clip.
+
+    Returns:
+        Feature maps (1, C, n_frames, F), which are 0 for frames after the last patch, or vectors (1, N, D). Other
+        outputs are returned unchanged.
+    """
+    if value.ndim == 4 and value.shape[2] == patch_frames:
+        joined = torch.cat(value.split(1), 2)
+        return F.pad(joined, (0, 0, 0, n_frames - joined.shape[2]))
+    return value[None] if value.ndim == 2 and len(value) > 1 else value
 
 
 @dataclass
@@ -148,6 +167,7 @@ def trace(network: Network, x: Tensor, y: Mapping[str, Tensor]) -> Trace:
         value = value[None] if isinstance(module, nn.RNNBase) and value.ndim == 2 else value
 
         def in_time_order(values: Tensor) -> Tensor:
+            values = join_patches(values, network.backbone.patch_frames, x.shape[1])
             return values.flip(1) if id(module) in reversed_modules else values.clone()
 
         entry = ModuleRecord(name, type(module).__name__, in_time_order(value.detach()), layer=id(module) in layers)

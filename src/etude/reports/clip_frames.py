@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.beats import track_beats
 from etude.audio.decode import decode, stream
+from etude.audio.descriptors import track_beats
 from etude.audio.frontend import FrontEnd
 from etude.data.collection import Collection
 from etude.data.readers import read_sound
