@@ -35,6 +35,9 @@ class Backbone(nn.Module):
         required_front_end: Dotted name of the front end that the pretrained weights require; None for other networks.
         variable_length: Whether clips of different lengths can share a batch of an exported graph. Otherwise all clips
             of a batch have one length.
+        version: Version of the computation. It is increased when the outputs for equal frames and weights change, so that
+            stored embeddings are computed again.
+        tag_names: Names of the outputs of the classifier in the pretrained weights; empty without such a classifier.
         min_frames: Number of frames that an exported graph requires, because its shapes must be valid for every length.
             The graph adds this many padding frames, which are masked. Where all clips of a batch have one length, that
             length must be at least `min_frames`.
@@ -47,6 +50,8 @@ class Backbone(nn.Module):
     required_front_end: str | None = None
     variable_length: bool = True
     min_frames: int = 32
+    version: int = 1
+    tag_names: Sequence[str] = ()
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Embed a batch of clips.
@@ -60,6 +65,18 @@ class Backbone(nn.Module):
             Embedding (B, D).
         """
         return self.forward_from(0, self.begin(x, lengths))
+
+    def tag_probabilities(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return the probabilities of the classifier in the pretrained weights.
+
+        Args:
+            x: Frames (B, T, F), float32.
+            lengths: Valid frames per clip (B,), int64.
+
+        Returns:
+            Probabilities (B, len(tag_names)), independent of each other.
+        """
+        raise NotImplementedError
 
     @property
     def splittable(self) -> bool:
