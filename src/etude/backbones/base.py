@@ -35,8 +35,8 @@ class Backbone(nn.Module):
         required_front_end: Dotted name of the front end that the pretrained weights require; None for other networks.
         variable_length: Whether clips of different lengths can share a batch of an exported graph. Otherwise all clips
             of a batch have one length.
-        version: Version of the computation. It is increased when the outputs for equal frames and weights change, so that
-            stored embeddings are computed again.
+        version: Version of the computation. It is increased when the outputs for equal frames and weights change, so
+            that stored embeddings are computed again.
         tag_names: Names of the outputs of the classifier in the pretrained weights; empty without such a classifier.
         min_frames: Number of frames that an exported graph requires, because its shapes must be valid for every length.
             The graph adds this many padding frames, which are masked. Where all clips of a batch have one length, that

@@ -24,7 +24,6 @@ from etude.inference.windows import WindowPlan
 from etude.reports.html import load_template
 from etude.reports.spectrogram import frequency_ticks
 from etude.reports.worst_errors import colour_stops
-from etude.runs.folder import CHECKPOINTS
 
 NAME = "predict.html"
 MAX_ROWS, MAX_AUDIO_BYTES = 200, 32_000_000  # of the table; of all players together
@@ -112,7 +111,7 @@ def write_page(
     created = worker_processes.map_jobs(create_preview, jobs, workers, shard=1)
     previews = list(track(created, len(jobs), "Spectrograms and players", "files"))
     page = load_template("predict.html.j2").render(
-        run=run_name(model.checkpoint), checkpoint=model.checkpoint.name,
+        run=model.name, checkpoint=model.checkpoint.name if model.checkpoint else "pretrained weights",
         backbone=type(model.network.backbone).__name__, command=command, seconds=seconds,
         failed=failed[:MAX_ROWS], n_failed=len(failed), rows=rows, n_decoded=count - len(failed),
         targets=list(model.columns.targets), files=_write_sections(folder, files, previews, model, plan),
@@ -140,12 +139,6 @@ def describe_windows(plan: WindowPlan) -> str:
         f"clip.{crops} For the file, the outputs of its windows are averaged before they are converted to "
         "probabilities or values."
     )
-
-
-def run_name(checkpoint: Path) -> str:
-    """Return the name of the run of a checkpoint, or the name of the file if it is not in a run folder."""
-    folder = checkpoint.resolve().parent
-    return folder.parent.name if folder.name == CHECKPOINTS else checkpoint.name
 
 
 def _write_sections(
