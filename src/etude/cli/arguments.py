@@ -154,7 +154,8 @@ def split_arguments(command: str, arguments: Sequence[str] | None, backbone: str
             for a run.
     """
     given = list(arguments or ())
-    overrides = [argument for argument in given if re.match(r"[+~]*[\w/.@-]+=", argument) and not exists(argument)]
+    keys = r"[A-Za-z_][\w/.@-]*" if backbone is not None else r"(backbone|feature)\b[\w/.]*"
+    overrides = [argument for argument in given if re.match(rf"[+~]*{keys}=", argument) and not exists(argument)]
     others = [argument for argument in given if argument not in overrides]
     if "" in others:
         raise UserError(f"{command}: an argument is empty; give a path")

@@ -115,19 +115,25 @@ def write_page(
         backbone=type(model.network.backbone).__name__, command=command, seconds=seconds,
         failed=failed[:MAX_ROWS], n_failed=len(failed), rows=rows, n_decoded=count - len(failed),
         targets=list(model.columns.targets), files=_write_sections(folder, files, previews, model, plan),
-        windows=describe_windows(plan), colour_stops=colour_stops(),
+        windows=describe_windows(plan, model.checkpoint is None), colour_stops=colour_stops(),
     )  # fmt: skip
     return write_text(folder / NAME, page)
 
 
-def describe_windows(plan: WindowPlan) -> str:
-    """Describe the division of audio into windows."""
+def describe_windows(plan: WindowPlan, pretrained: bool = False) -> str:
+    """Describe the division of audio into windows.
+
+    Args:
+        plan: Window plan.
+        pretrained: Whether the network is a pretrained backbone, for which `plan.length` is the limit of a clip.
+    """
     if plan.window is not None:
         length = f"{plan.window:g} s"
     elif plan.front.sync == "beat":
         length = f"{plan.length} beats, the length of the clips in evaluation"
     else:
-        length = f"{plan.length / plan.front.frames_per_second:.3g} s, the length of the clips in evaluation"
+        reason = "if it is longer" if pretrained else "the length of the clips in evaluation"
+        length = f"{plan.length / plan.front.frames_per_second:.3g} s, {reason}"
     overlap = (
         f" Each window starts {100 * plan.hop:.3g} % of its length after the start of the previous one."
         if plan.overlap
