@@ -98,7 +98,7 @@ def check_encoder(name: str, backbone: Backbone, front: Mapping[str, Any]) -> No
 
 
 def encoder_identity(
-    front: Mapping[str, Any],
+    front: FrontEnd,
     columns: Sequence[int],
     standardiser: nn.Module,
     backbone: Backbone,
@@ -110,7 +110,7 @@ def encoder_identity(
     """Return everything that determines an embedding except the frames, as plain values.
 
     Args:
-        front: Plain values of the front end.
+        front: Front end of the frames.
         columns: First column of the network's input, and the column after the last.
         standardiser: Standardisation with the statistics of the training split.
         backbone: Backbone of the network.
@@ -121,7 +121,7 @@ def encoder_identity(
     """
     weights = {"backbone": backbone, "standardiser": standardiser, "readout": readout_module}
     return {
-        "front": dict(front),
+        "front": front.to_dict() | {"revision": front.revision},
         "columns": [*columns],
         "standardised": not backbone.skips_standardisation,
         "backbone": f"{type(backbone).__module__}.{type(backbone).__qualname__}",
@@ -130,7 +130,7 @@ def encoder_identity(
         "weights": {name: weights_hash(module) for name, module in weights.items() if module is not None},
         "device": device.type,
         "precision": precision,
-        "torch": version("torch"),
+        "libraries": {name: version(name) for name in ("timm", "torch")},
     }
 
 
@@ -142,7 +142,8 @@ def windows_identity(front: FrontEnd, windows: Mapping[str, Any]) -> dict[str, A
         windows: Values of the window plan.
     """
     libraries = {name: version(name) for name in ("librosa", "numpy", "torch")}
-    return {"front": front.to_dict(), "windows": dict(windows), "decoder": decoder_versions(), "libraries": libraries}
+    frames = front.to_dict() | {"revision": front.revision}
+    return {"front": frames, "windows": dict(windows), "decoder": decoder_versions(), "libraries": libraries}
 
 
 def weights_hash(module: nn.Module) -> str:

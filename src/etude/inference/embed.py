@@ -175,6 +175,8 @@ def embed_files(source: Path | Pretrained | Model, options: EmbedOptions) -> Emb
         UserError: The run or a file is missing, options exclude each other, the store cannot be written, or none of the
             files can be embedded.
     """
+    if options.per not in (CLIP, WINDOW):
+        raise UserError(f"per={options.per}: must be {CLIP} or {WINDOW}")
     found = inputs.find_files(options.inputs)
     worker_processes.prepare_workers(found.count, options.workers)
     model = source if isinstance(source, Model) else Model(source, options.device)

@@ -178,8 +178,9 @@ class Model:
     @cached_property
     def encoder_identity(self) -> dict[str, Any]:
         """Everything that determines an embedding except the frames."""
-        network, recipe = self.network, self.network.recipe
-        return encoder_identity(recipe["front"], recipe["columns"], network.standardiser, network.backbone, self.device)
+        network = self.network
+        columns = network.recipe["columns"]
+        return encoder_identity(self.front, columns, network.standardiser, network.backbone, self.device)
 
     @property
     def has_clip_length(self) -> bool:
