@@ -253,7 +253,7 @@ def tagger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         z = net(x, lengths)[:, : len(TAG_NAMES)]
         return torch.sigmoid(z / z.std())
 
-    monkeypatch.setattr(EfficientAT, "tag_names", TAG_NAMES)
+    monkeypatch.setattr(EfficientAT, "tag_names", property(lambda net: TAG_NAMES, lambda net, names: None), False)
     monkeypatch.setattr(EfficientAT, "tag_probabilities", probabilities)
     return ["--backbone=efficientat", f"backbone.weights={path}"]
 

@@ -16,13 +16,14 @@ from etude.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor
 
     from etude.backbones.base import Backbone
 
 
 MAX_SECONDS = 300.0  # length of the longest file that is one clip, if no window is set
-GROUPS = ("backbone", "head", "task", "weighting", "augment", "optim", "feature")
+GROUPS = ("backbone", "readout", "head", "task", "weighting", "augment", "optim", "feature")
+PARTS = ("standardiser.", "backbone.", "readout.")  # of a network that determine its embedding
 SEVERAL = "several values instead of one"
 
 
@@ -100,11 +101,10 @@ def check_encoder(name: str, backbone: Backbone, front: Mapping[str, Any]) -> No
 def encoder_identity(
     front: FrontEnd,
     columns: Sequence[int],
-    standardiser: nn.Module,
     backbone: Backbone,
+    tensors: Mapping[str, Tensor],
     device: torch.device,
     readout: Mapping[str, Any] | None = None,
-    readout_module: nn.Module | None = None,
     precision: str = "32-true",
 ) -> dict[str, Any]:
     """Return everything that determines an embedding except the frames, as plain values.
@@ -112,14 +112,12 @@ def encoder_identity(
     Args:
         front: Front end of the frames.
         columns: First column of the network's input, and the column after the last.
-        standardiser: Standardisation with the statistics of the training split.
         backbone: Backbone of the network.
+        tensors: Tensors of the network by name. Only those of PARTS matter.
         device: Device of the network.
-        readout: Settings of a read-out other than the backbone's own output.
-        readout_module: Module of the read-out.
+        readout: Settings of the read-out, if the network has one.
         precision: Precision of the Trainer.
     """
-    weights = {"backbone": backbone, "standardiser": standardiser, "readout": readout_module}
     return {
         "front": front.to_dict() | {"revision": front.revision},
         "columns": [*columns],
@@ -127,7 +125,7 @@ def encoder_identity(
         "backbone": f"{type(backbone).__module__}.{type(backbone).__qualname__}",
         "version": backbone.version,
         "readout": dict(readout) if readout else None,
-        "weights": {name: weights_hash(module) for name, module in weights.items() if module is not None},
+        "weights": weights_hash({name: value for name, value in tensors.items() if name.startswith(PARTS)}),
         "device": device.type,
         "precision": precision,
         "libraries": {name: version(name) for name in ("timm", "torch")},
@@ -146,12 +144,12 @@ def windows_identity(front: FrontEnd, windows: Mapping[str, Any]) -> dict[str, A
     return {"front": frames, "windows": dict(windows), "decoder": decoder_versions(), "libraries": libraries}
 
 
-def weights_hash(module: nn.Module) -> str:
-    """Return the SHA-256 of the names, types, shapes and values of the tensors of a module."""
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the names, types, shapes and values of tensors, in the order of their names."""
     import torch
 
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         value = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.flatten().view(torch.uint8).numpy().tobytes() if value.numel() else b"")

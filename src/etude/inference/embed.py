@@ -193,23 +193,24 @@ def embed_files(source: Path | Pretrained | Model, options: EmbedOptions) -> Emb
     paths, start, end, values = zip(*rows, strict=True)
     return Embeddings(
         [as_text(path) for path in paths], np.stack(values).astype(np.float32), np.array(start), np.array(end),
-        describe(model, plan, options.per), {as_text(path): reason for path, reason in skipped.items()},
+        describe(model, plan, options.per, len(values[0])), {as_text(path): reason for path, reason in skipped.items()},
     )  # fmt: skip
 
 
-def describe(model: Model, plan: WindowPlan, per: str) -> dict[str, Any]:
+def describe(model: Model, plan: WindowPlan, per: str, dim: int) -> dict[str, Any]:
     """Return the description of embeddings as plain values.
 
     Args:
         model: The network.
         plan: Window plan.
         per: `clip` or `window`.
+        dim: Size of an embedding, D.
     """
     return {
         "model": model.name,
         "checkpoint": None if model.checkpoint is None else {"name": model.checkpoint.name, "sha256": model.sha256},
         "overrides": [*model.source.overrides] if isinstance(model.source, Pretrained) else [],
-        "dim": int(model.network.backbone.dim),
+        "dim": dim,
         "per": per,
         "windows": plan.to_dict(),
         "encoder": model.encoder_identity,
@@ -326,7 +327,8 @@ def _write_folder(embeddings: Embeddings, folder: Path) -> Path:
         name = f"{len(entries):06d}.npy"
         with replacing(folder / name) as draft, draft.open("wb") as file:
             np.save(file, embeddings.values[rows], allow_pickle=False)
-        times = [[float(embeddings.start[i]), _number(embeddings.end[i])] for i in rows]
+        ends = [None if np.isnan(end) else float(end) for end in embeddings.end[rows]]
+        times = [[float(start), end] for start, end in zip(embeddings.start[rows], ends, strict=True)]
         entries.append({"path": path, "file": name, "times": times})
     for outdated in folder.glob("[0-9]*.npy"):
         if outdated.name not in {entry["file"] for entry in entries}:
@@ -344,7 +346,3 @@ def _write_parquet(draft: Path, embeddings: Embeddings, description: str) -> Non
     columns = {"path": embeddings.paths, "start": embeddings.start, "end": embeddings.end, "embedding": values}
     table = pa.table({name: pa.array(column) if name != "embedding" else column for name, column in columns.items()})
     parquet.write_table(table.replace_schema_metadata({"etude": description}), draft)
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -178,9 +178,10 @@ class Model:
     @cached_property
     def encoder_identity(self) -> dict[str, Any]:
         """Everything that determines an embedding except the frames."""
-        network = self.network
-        columns = network.recipe["columns"]
-        return encoder_identity(self.front, columns, network.standardiser, network.backbone, self.device)
+        network, recipe = self.network, self.network.recipe
+        readout = recipe["config"].get("readout")
+        tensors = network.state_dict()
+        return encoder_identity(self.front, recipe["columns"], network.backbone, tensors, self.device, readout)
 
     @property
     def has_clip_length(self) -> bool:
