@@ -45,9 +45,10 @@ In the tables, a key with a plus, such as `+backbone.key`, is a parameter that n
 DEFAULT = r"(.*?)(?:; )?(?:(\d+)<=x<=(\d+)|x>=(\d+))?"  # of an option, with the bounds of a number
 OVERVIEW = """`etude` trains a network (`train`), prepares and shows a collection of clips (`prepare`, `explore`), uses
 a trained network (`predict`, `embed`, `export`, `demo`, `inspect`), writes pages and tables about runs (`report`,
-`compare`, `maps`, `dashboard`), lists stored embeddings (`cache`), and measures its speed (`bench`). 
-`etude COMMAND --help` prints the text of a section, and `etude train --help` a list of all config groups. [Output of other
-commands](outputs.md) describes the files that the commands write, and [Run folder](run-folder.md) those of `train`."""
+`compare`, `maps`, `dashboard`), lists stored embeddings (`cache`), and measures its speed (`bench`).
+`etude COMMAND --help` prints the text of a section, and `etude train --help` a list of all config groups.
+[Output of other commands](outputs.md) describes the files that the commands write, and [Run folder](run-folder.md)
+those of `train`."""
 GUIDES = {  # guide to each command
     "train": ("Change the settings of a run", "settings"),
     "prepare": ("Use your own data set", "datasets"),
