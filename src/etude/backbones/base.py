@@ -30,14 +30,14 @@ class Backbone(nn.Module):
         dim: Size of the embedding, D.
         steps: Number of steps.
         axis: Time axis of a state's values.
+        version: Version of the computation. It is increased when the outputs for equal frames and weights change, so
+            that stored embeddings are computed again.
+        tag_names: Names of the outputs of the classifier in the pretrained weights; empty without such a classifier.
         skips_standardisation: Whether frames are used unchanged, because pretrained weights expect their scale.
             Otherwise frames are standardised with the statistics of the training split.
         required_front_end: Dotted name of the front end that the pretrained weights require; None for other networks.
         variable_length: Whether clips of different lengths can share a batch of an exported graph. Otherwise all clips
             of a batch have one length.
-        version: Version of the computation. It is increased when the outputs for equal frames and weights change, so
-            that stored embeddings are computed again.
-        tag_names: Names of the outputs of the classifier in the pretrained weights; empty without such a classifier.
         min_frames: Number of frames that an exported graph requires, because its shapes must be valid for every length.
             The graph adds this many padding frames, which are masked. Where all clips of a batch have one length, that
             length must be at least `min_frames`.
@@ -46,12 +46,12 @@ class Backbone(nn.Module):
     dim: int
     steps: int = 0
     axis: int = 1
+    version: int = 1
+    tag_names: Sequence[str] = ()
     skips_standardisation: bool = False
     required_front_end: str | None = None
     variable_length: bool = True
     min_frames: int = 32
-    version: int = 1
-    tag_names: Sequence[str] = ()
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Embed a batch of clips.
