@@ -25,9 +25,9 @@ ALLOWED = {  # commands of one process, in this order, and the packages that are
     },
     "tables": {"report": FIGURES | {"scipy", "sklearn"}, "compare": FIGURES | {"scipy", "sklearn"}},
     "networks": {
-        "predict": NETWORK | {"matplotlib"},
         "embed": NETWORK,
-        "cache": {"numpy"},
+        "cache": NETWORK,
+        "predict": NETWORK | {"matplotlib"},
         "export": NETWORK | FIGURES,
         "inspect": NETWORK | FIGURES | {"IPython"},  # by captum
         "maps": NETWORK | FIGURES | {"IPython", "plotly", "scipy", "sklearn"},

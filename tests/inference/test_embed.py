@@ -15,9 +15,11 @@ import pytest
 import torch
 from tests.commands import cache, embed, predict
 
+import etude
 from etude.data.pack import frames_hash
 from etude.data.readers import read_sound
 from etude.embeddings.store import FOLDER, EmbeddingStore
+from etude.errors import UserError
 from etude.files.ownership import LIST_NAME
 from etude.inference import engine
 from etude.inference.embed import EmbedOptions, embed_files
@@ -299,3 +301,20 @@ def test_weights_are_loaded_for_the_network_of_a_backbone(weights: Path) -> None
     name, tensor = next(iter(model.network.backbone.state_dict().items()))
     assert not torch.equal(tensor, other.backbone.state_dict()[name])
     assert len(model.sha256) == 64
+
+
+def test_python_functions_return_paths_and_embeddings(
+    checkpoint: Path, files: Path, weights: Path, tmp_path: Path
+) -> None:
+    names = [str(files / "a.ogg"), str(files / "e.mp3")]
+    result = etude.load(checkpoint).embed(names, per="window", window=4.0, packs=tmp_path)
+    assert result.paths == names[:1] * 4 and result.values.shape == (4, 16) and list(result.skipped) == names[1:]
+    assert "from best.ckpt" in repr(result)
+    overrides = [f"backbone.weights={weights}"]
+    result = etude.embed(files / "a.ogg", "efficientat", overrides, packs=tmp_path)
+    assert result.paths == names[:1] and result.values.shape == (1, 384)
+    assert result.description["overrides"] == overrides
+    with pytest.raises(UserError, match="embed: has no option windows"):
+        etude.embed(names, "efficientat", overrides, windows=3)
+    with pytest.raises(UserError, match="per=file: must be clip or window"):
+        etude.embed(names, "efficientat", overrides, per="file")
