@@ -31,7 +31,7 @@ from etude.training.network import build_network
 
 SECONDS, RATE, ROUNDS = 30, 22050, 9
 REPEATS, BATCH, PREDICT_ROUNDS = 10, 32, 3  # repeats of the demo clips; loops predict them once
-CLIP_SECONDS, EMBED_STEP, EMBED_ROUNDS = 10, 3, 3  # length of a demo clip; every third clip is embedded
+CLIP_SECONDS, EMBED_ROUNDS = 10, 3  # length of a demo clip
 
 
 def benchmark_audio() -> list[Section]:
@@ -133,13 +133,13 @@ def benchmark_predict() -> list[Section]:
 def benchmark_embed() -> list[Section]:
     """Measure the time to embed clips of 10 s with one thread and with two workers, against its parts alone.
 
-    With two workers, the network has two threads. The stores are empty, and the time with workers includes the start of
-    the processes.
+    With two workers, the network has two threads. The stores are empty. The start of the workers is included, but not
+    the start of the server that forks them, which takes longer than these few files need.
     """
     import torch
 
     torch.set_num_threads(1)
-    paths = [Path(path) for path in collection().table["path"][::EMBED_STEP]]
+    paths = [Path(path) for path in collection().table["path"]]
     with TemporaryDirectory() as folder:
         return _time_embedding(_write_checkpoint(Path(folder), "backbone=efficientat"), paths)
 
@@ -220,8 +220,6 @@ def _time_prediction(checkpoint: Path, paths: list[Path]) -> list[Section]:
 
 def _time_embedding(checkpoint: Path, paths: list[Path]) -> list[Section]:
     """Measure the time to embed files with a checkpoint, and of decoding, front end and network alone."""
-    from multiprocessing import forkserver
-
     import torch
 
     model = Model(checkpoint, "cpu")
@@ -241,7 +239,6 @@ def _time_embedding(checkpoint: Path, paths: list[Path]) -> list[Section]:
         values[forward] = np.concatenate(embeddings)
 
     def embed(name: str, workers: int) -> None:
-        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # each round includes the server's start
         torch.set_num_threads(workers)
         with TemporaryDirectory() as packs:
             options = EmbedOptions(paths, batch_size=BATCH, workers=workers, packs=Path(packs))

@@ -32,7 +32,6 @@ from etude.files.lock import Lock
 
 FOLDER, DESCRIPTION = "embeddings", "store.json"
 FORMAT = 1
-KINDS = ("embeddings", "files")  # kinds of stores
 LIMIT = 2_000_000_000  # bytes of all stores together
 SHARD_BYTES = 64 << 20  # a larger shard is not appended to; whole shards are removed when the limit is exceeded
 MAGIC = b"EtE\x01"
@@ -47,8 +46,8 @@ class RecordStore:
 
     Args:
         root: Folder of all stores, which is created if it is missing.
-        description: Plain values that identify the store, with `kind` and `model`. Stores of different descriptions
-            have different subfolders.
+        description: Plain values that identify the store, with `kind` (`embeddings` or `files`) and `model`. Other descriptions
+            have other subfolders.
         limit: Maximum size of all stores together, in bytes. `close` removes the shards that were not used for the
             longest time until the limit is met.
 
