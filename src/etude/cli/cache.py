@@ -28,7 +28,7 @@ PACKS_REMEDY = "name another folder with --packs <folder>"
 
 def cache(
     action: Annotated[
-        Literal["list", "clear"], typer.Argument(metavar="[list|clear]", help="List the stores, or remove them.")
+        Literal["list", "clear"], typer.Argument(metavar="list|clear", help="List the stores, or remove them.")
     ] = "list",
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="Remove only the stores of this network.", show_default="all")

@@ -46,8 +46,8 @@ class RecordStore:
 
     Args:
         root: Folder of all stores, which is created if it is missing.
-        description: Plain values that identify the store, with `kind` (`embeddings` or `files`) and `model`. Other descriptions
-            have other subfolders.
+        description: Plain values that identify the store, with `kind` (`embeddings` or `files`) and `model`. Each
+            description has its own subfolder.
         limit: Maximum size of all stores together, in bytes. `close` removes the shards that were not used for the
             longest time until the limit is met.
 
