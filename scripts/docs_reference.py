@@ -44,16 +44,19 @@ In the tables, a key with a plus, such as `+backbone.key`, is a parameter that n
 `null` is Python's `None`, and `???` a value that must be given. `${...}` refers to another key."""
 DEFAULT = r"(.*?)(?:; )?(?:(\d+)<=x<=(\d+)|x>=(\d+))?"  # of an option, with the bounds of a number
 OVERVIEW = """`etude` trains a network (`train`), prepares and shows a collection of clips (`prepare`, `explore`), uses
-a trained network (`predict`, `export`, `demo`, `inspect`), writes pages and tables about runs (`report`, `compare`,
-`maps`, `dashboard`), and measures its speed (`bench`). `etude COMMAND --help` prints the text of a section, and
-`etude train --help` a list of all config groups. [Output of other commands](outputs.md) describes the files that the
-commands write, and [Run folder](run-folder.md) those of `train`."""
+a trained network (`predict`, `embed`, `export`, `demo`, `inspect`), writes pages and tables about runs (`report`,
+`compare`, `maps`, `dashboard`), lists stored embeddings (`cache`), and measures its speed (`bench`).
+`etude COMMAND --help` prints the text of a section, and `etude train --help` a list of all config groups.
+[Output of other commands](outputs.md) describes the files that the commands write, and [Run folder](run-folder.md)
+those of `train`."""
 GUIDES = {  # guide to each command
     "train": ("Change the settings of a run", "settings"),
     "prepare": ("Use your own data set", "datasets"),
     "explore": ("Use your own data set", "datasets"),
     "predict": ("Predict audio files", "predict"),
     "demo": ("Predict audio files", "predict"),
+    "embed": ("Compute embeddings and tags", "embed"),
+    "cache": ("Compute embeddings and tags", "embed"),
     "export": ("Export and deploy a network", "export"),
     "dashboard": ("Use trackers", "trackers"),
 } | dict.fromkeys(("inspect", "report", "compare", "maps"), ("Compare and inspect runs", "results"))

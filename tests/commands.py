@@ -6,9 +6,11 @@ from functools import partial
 
 from etude.cli.app import run_command
 
+cache = partial(run_command, "cache")
 compare = partial(run_command, "compare")
 dashboard = partial(run_command, "dashboard")
 demo = partial(run_command, "demo")
+embed = partial(run_command, "embed")
 explore = partial(run_command, "explore")
 export = partial(run_command, "export")
 inspect = partial(run_command, "inspect")

@@ -85,7 +85,7 @@ def test_command_can_be_parsed(command: str, page: str, monkeypatch: pytest.Monk
 
 def test_parser_finds_wrong_options() -> None:
     """The check of commands finds an unknown option, a wrong value and a missing argument."""
-    for command in ("predict run song.mp3 --format xml", "predict run", "compare run --layout x", "export run --to x"):
+    for command in ("predict run song.mp3 --format xml", "inspect", "compare run --layout x", "export run --to x"):
         name, *arguments = command.split()
         with pytest.raises((typer.TyperException, ValueError)):
             CLI.commands[name].make_context(name, arguments)

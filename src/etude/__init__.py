@@ -8,15 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from etude.api.run import load, run
+    from etude.api.run import embed, load, run
     from etude.api.run_object import Run
 
 __version__ = "0.1.0"  # equal to the version in pyproject.toml; other modules use importlib.metadata
-__all__ = ["Run", "load", "run"]
+__all__ = ["Run", "embed", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `run`, `load` or `Run` when it is first used."""
+    """Import `run`, `load`, `embed` or `Run` when it is first used."""
+    if name == "embed":
+        from etude.api.run import embed
+
+        return embed
     if name == "load":
         from etude.api.run import load
 

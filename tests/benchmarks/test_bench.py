@@ -56,7 +56,7 @@ def test_exit_status_of_check_depends_on_the_requirements(
 
 def test_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["speed"]) == 2
-    message = "'speed' is not one of audio, data, models, loop, startup, predict, sweeps; etude bench --help lists"
+    message = "'speed' is not one of audio, data, models, loop, startup, predict, embed, sweeps; etude bench --help"
     assert message in capsys.readouterr().err
 
 

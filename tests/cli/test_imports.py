@@ -25,6 +25,8 @@ ALLOWED = {  # commands of one process, in this order, and the packages that are
     },
     "tables": {"report": FIGURES | {"scipy", "sklearn"}, "compare": FIGURES | {"scipy", "sklearn"}},
     "networks": {
+        "embed": NETWORK,
+        "cache": NETWORK,
         "predict": NETWORK | {"matplotlib"},
         "export": NETWORK | FIGURES,
         "inspect": NETWORK | FIGURES | {"IPython"},  # by captum
@@ -36,8 +38,8 @@ ALLOWED = {  # commands of one process, in this order, and the packages that are
     },
 }
 COMMANDS = (
-    *("train", "prepare", "explore", "predict", "export", "demo", "inspect", "report", "compare", "maps", "dashboard"),
-    "bench",
+    *("train", "prepare", "explore", "predict", "embed", "export", "demo", "inspect", "report", "compare", "maps"),
+    *("cache", "dashboard", "bench"),
 )
 CODE = """
 import json, sys
@@ -92,6 +94,8 @@ def test_commands_that_train_nothing_do_not_import_lightning(
         "report": [str(run)],
         "compare": [str(run), "--out", str(tmp_path / "compare")],
         "predict": [str(run), str(clips[0]), "--out", str(tmp_path / "predict")],
+        "embed": [str(run), str(clips[0]), "--out", str(tmp_path / "e.npz"), "--packs", str(tmp_path / "packs")],
+        "cache": ["--packs", str(tmp_path / "packs")],
         "export": [str(run), "--format", "safetensors", "--out", str(tmp_path / "export")],
         "inspect": [str(run), "--out", str(tmp_path / "inspect")],
         "maps": [str(run), "--methods", "pca", "--out", str(tmp_path / "maps")],

@@ -48,6 +48,7 @@ KNOWN = {
     "src/etude/experiment/provenance.py": {"to_csv": TEXT},
     "src/etude/experiment/start.py": {"FileHandler": CHECKED},
     "src/etude/export/formats.py": {"save": "a draft folder of etude.export.export"},
+    "src/etude/inference/embed.py": {"save": DRAFT, "savez": DRAFT},
     "src/etude/inference/figure.py": {"TemporaryDirectory": TEMPORARY},
     "src/etude/inference/predict.py": {"truncate": CHECKED},
     "src/etude/inference/tables.py": {"ParquetWriter": CHECKED},
@@ -68,6 +69,7 @@ KNOWN = {
 OPENED = {  # modules that open files for writing by mode or flag
     "src/etude/demo/neighbours.py": DRAFT,
     "src/etude/demo/uploads.py": TEMPORARY,
+    "src/etude/inference/embed.py": DRAFT,
     "src/etude/sweeps/jobs.py": DRAFT,
     "src/etude/sweeps/processes.py": CHECKED,
     "src/etude/system/streams.py": "the null device",

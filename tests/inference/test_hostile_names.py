@@ -22,8 +22,9 @@ def test_page_of_predictions_escapes_names(tmp_path: Path, monkeypatch: pytest.M
     })  # fmt: skip
     checkpoint = tmp_path / NAMES[5] / "checkpoints" / NAMES[1].replace("/", "")
     model: Any = SimpleNamespace(
-        columns=columns, checkpoint=checkpoint, front=LogMelChroma(), network=SimpleNamespace(backbone=columns)
-    )
+        columns=columns, checkpoint=checkpoint, name=NAMES[5], front=LogMelChroma(),
+        network=SimpleNamespace(backbone=columns),
+    )  # fmt: skip
     values = [1 / len(NAMES)] * len(NAMES) + [0.5]
     windows = [(0.0, 2.0, values), (1.0, 3.0, values)]
     names = [name.replace("/", "∕") for name in NAMES]

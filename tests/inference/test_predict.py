@@ -12,12 +12,16 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from tests.commands import predict as main
 
+from etude.backbones.efficientat import EfficientAT
 from etude.cli.predict import FORMATS
 from etude.files.ownership import LIST_NAME
 from etude.inference import engine, tables
+from etude.inference.model import Model, Pretrained
 from etude.inference.predict import JOURNAL, PAGE_SECTIONS
+from etude.inference.tables import predict_tables
 
 
 def call(checkpoint: Path, inputs: Path, folder: Path, *options: str) -> int:
@@ -232,3 +236,55 @@ def test_one_file_is_in_memory_at_a_time(results: Path, tmp_path: Path) -> None:
 
     write_tables(tmp_path, predictions(), columns, ["csv", "parquet"])
     assert len(pd.read_parquet(tmp_path / "files.parquet")) == len(pd.read_csv(tmp_path / "windows.csv")) == 2500
+
+
+TAG_NAMES = ("guitar", "singing; choir", "loud", "fast")
+
+
+@pytest.fixture
+def tagger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Return arguments of a pretrained backbone whose classifier has four tags."""
+    torch.manual_seed(0)
+    tensors = EfficientAT(128).state_dict()
+    path = tmp_path / "weights.pt"
+    torch.save({k: v.transpose(2, 3) if v.ndim == 4 else v for k, v in tensors.items()}, path)
+
+    def probabilities(net: EfficientAT, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        z = net(x, lengths)[:, : len(TAG_NAMES)]
+        return torch.sigmoid(z / z.std())
+
+    monkeypatch.setattr(EfficientAT, "tag_names", property(lambda net: TAG_NAMES, lambda net, names: None), False)
+    monkeypatch.setattr(EfficientAT, "tag_probabilities", probabilities)
+    return ["--backbone=efficientat", f"backbone.weights={path}"]
+
+
+def test_tags_of_a_pretrained_backbone_have_independent_probabilities(
+    tagger: list[str], audio_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = [str(audio_folder / "song.mp3"), str(audio_folder / "broken.mp3")]
+    assert main([*tagger, *inputs, f"--out={tmp_path / 'to'}", "--window=10", "--format=csv,parquet"]) == 1
+    printed = capsys.readouterr().out
+    files, windows = (pd.read_csv(tmp_path / "to" / f"{name}.csv") for name in ("files", "windows"))
+    scores = [f"tags.score.{name}" for name in TAG_NAMES]
+    assert list(files) == ["path", "seconds", "windows", "tags.pred", *scores, "error"]
+    ranked = files.loc[0, scores].astype(float).sort_values(ascending=False, kind="stable")
+    assert files["tags.pred"][0] == "; ".join(name.removeprefix("tags.score.") for name in ranked.index[:3])
+    pd.testing.assert_series_equal(windows[scores].mean(), files.loc[0, scores].astype(float), check_names=False)
+    assert windows[scores].sum(axis=1).sub(1).abs().min() > 1e-3
+    assert ranked.index[0].removeprefix("tags.score.") in printed
+    page = (tmp_path / "to" / "predict.html").read_text()
+    assert "Tags: probability, 0 to 1" in page and "singing; choir" in page
+    source = Pretrained("efficientat", [tagger[1]])
+    model = Model(source, tags=True)
+    (single,) = predict_tables(model, audio_folder / "song.mp3", window=10.0).files["tags.score.guitar"]
+    assert single == pytest.approx(files["tags.score.guitar"][0], abs=1e-6)
+
+
+def test_backbone_without_tags_is_refused(audio_folder: Path, tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "weights.pt"
+    tensors = EfficientAT(128).state_dict()
+    torch.save({k: v.transpose(2, 3) if v.ndim == 4 else v for k, v in tensors.items()}, path)
+    arguments = ["--backbone=efficientat", f"backbone.weights={path}", str(audio_folder / "a.ogg")]
+    assert main([*arguments, f"--out={tmp_path / 'to'}"]) == 2
+    message = "--backbone efficientat: has no tags to predict; use etude embed, or give a run\n"
+    assert capsys.readouterr().err == message and not (tmp_path / "to").exists()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from etude.errors import UserError
-from etude.sweeps.slurm import devices_per_node
+from etude.sweeps.launcher import devices_per_node
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Functions `etude.run` and `etude.load` of the Python API."""
+"""Functions `etude.run`, `etude.load` and `etude.embed` of the Python API."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etude.api.run_object import Run
 from etude.config.compose import Composer, open_hydra
@@ -17,6 +17,9 @@ from etude.config.override_errors import format_errors, override_errors
 from etude.errors import UserError
 from etude.experiment import start
 from etude.runs.folder import RunFolder, locate_run
+
+if TYPE_CHECKING:
+    from etude.inference.embed import Embeddings
 
 log = logging.getLogger(__name__)
 SWEEP = "several values define a sweep; start it from the command line with: python train.py -m ..."
@@ -81,6 +84,31 @@ def load(path: str | Path) -> Run:
     """
     folder, weights = locate_run(Path(path))
     return Run(folder, weights)
+
+
+def embed(
+    paths: str | Path | Iterable[str | Path], backbone: str, overrides: Sequence[str] = (), **options: Any
+) -> Embeddings:
+    """Embed audio files by a pretrained backbone without a run.
+
+    Embeddings are kept in the store in `outputs/packs/embeddings`, and files that are known are not decoded again.
+
+    Args:
+        paths: Audio files of any length and format, folders, and lists of paths (.csv, .txt, ...).
+        backbone: Name of the backbone, as in `backbone=<name>`.
+        overrides: Overrides for the backbone, such as `backbone.weights=weights.pt`.
+        options: Further options of `Run.embed`, such as `per="window"`.
+
+    Returns:
+        Paths and embeddings (N, D), with times, the description of the network, and the files that were skipped.
+
+    Raises:
+        UserError: The backbone has no pretrained weights, a file is missing, or none can be embedded.
+    """
+    from etude.api.run_object import embed_paths
+    from etude.inference.model import Pretrained  # heavy: torch
+
+    return embed_paths(Pretrained(backbone, [*overrides]), paths, **options)
 
 
 def _check_overrides(composer: Composer, overrides: list[str], config_dir: str | Path | None) -> None:

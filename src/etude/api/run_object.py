@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,8 @@ from etude.runs.folder import RunFolder
 if TYPE_CHECKING:
     import pandas as pd
 
-    from etude.inference.model import Model
+    from etude.inference.embed import Embeddings
+    from etude.inference.model import Model, Pretrained
     from etude.inference.tables import Predictions
     from etude.training.learner import Learner
 
@@ -184,6 +186,19 @@ class Run:
             self._models[device] = Model(self.checkpoint, device)
         return predict_tables(self._models[device], paths, window, overlap, batch_size, workers)
 
+    def embed(self, paths: str | Path | Iterable[str | Path], **options: Any) -> Embeddings:
+        """Embed audio files, or arrays of frames for a run on ready frames, by the network of the run.
+
+        Args:
+            paths: Audio files, arrays, folders and lists, as in `predict`.
+            options: `per` (`clip` or `window`), `window`, `overlap`, `batch_size`, `workers` (default 1), `device`, and
+                `packs`, the folder with the store of embeddings (default outputs/packs).
+
+        Returns:
+            Paths and embeddings (N, D), with times, the description of the network, and the files that were skipped.
+        """
+        return embed_paths(self.checkpoint, paths, **options)
+
     @property
     def report(self) -> Path:
         """Path of report.html."""
@@ -225,6 +240,19 @@ class Run:
                 f"resume={self.folder}"
             )
         return path
+
+
+def embed_paths(
+    source: Path | Pretrained, paths: str | Path | Iterable[str | Path], workers: int | None = 1, **options: Any
+) -> Embeddings:
+    """Embed audio files by the network of a checkpoint or by a pretrained backbone. For options see `Run.embed`."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from etude.inference.embed import EmbedOptions, embed_files  # heavy: torch
+
+    given = [paths] if isinstance(paths, str | Path) else [*paths]
+    if unknown := sorted(set(options) - {item.name for item in fields(EmbedOptions)}):
+        raise UserError(f"embed: has no option {unknown[0]}")
+    return embed_files(source, EmbedOptions(given, workers=workers, **options))
 
 
 def _score_table(metrics: dict[str, Any]) -> pd.DataFrame:

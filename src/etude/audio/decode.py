@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from soundfile import SoundFile
 
 
+VERSION = 1  # increased when the samples of an equal file change, so that stored results are computed again
 COMPLETE = 0.95  # share of the length stated in the header; a file with less is truncated
 BLOCK = 1 << 20  # samples that are read at a time, over all channels
 LOWEST, HIGHEST = 1_000, 768_000  # Hz; recordings of heart sounds use 2 kHz, of ultrasound 768 kHz
@@ -105,6 +106,19 @@ def stream(path: Path, rate: int, longest: float | None = None, statistics: Soun
     if not total:
         detail = f" at {rate} Hz: it has {native}" if native else ""
         raise DecodeError(f"{path}: contains no samples{detail}")
+
+
+def decoder_versions() -> dict[str, str | int]:
+    """Return the version of the decoder and of the libraries that determine its samples."""
+    import soundfile
+    import soxr
+
+    return {
+        "decoder": VERSION,
+        "libsndfile": soundfile.__libsndfile_version__,
+        "soundfile": soundfile.__version__,
+        "soxr": soxr.__version__,
+    }
 
 
 def _check_length(path: Path, seconds: float, longest: float | None) -> None:

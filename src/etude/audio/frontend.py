@@ -38,6 +38,10 @@ class FrontEnd:
         n_chroma: Number of pitch classes. They follow the mel bands in a frame.
         sync: `none` for one frame every hop; or `beat` for one frame per interval between beats, which is the median of
             the frames in the interval.
+
+    Attributes:
+        revision: Version of the computation. It is increased when the frames of equal samples change, so that stored
+            embeddings are computed again.
     """
 
     rate: int = 22050
@@ -47,6 +51,7 @@ class FrontEnd:
     n_chroma: int = 0
     sync: str = "none"
     reads_sound: ClassVar[bool] = True
+    revision: ClassVar[int] = 1
     unit: ClassVar[str] = ""
     """Unit of the mel bands for axis labels; empty if their values are scaled."""
 

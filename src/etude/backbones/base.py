@@ -34,6 +34,9 @@ class Backbone(nn.Module):
         dim: Size of the embedding, D.
         steps: Number of steps.
         axis: Time axis of a state's values.
+        version: Version of the computation. It is increased when the outputs for equal frames and weights change, so
+            that stored embeddings are computed again.
+        tag_names: Names of the outputs of the classifier in the pretrained weights; empty without such a classifier.
         skips_standardisation: Whether frames are used unchanged, because pretrained weights expect their scale.
             Otherwise frames are standardised with the statistics of the training split.
         required_front_end: Dotted name of the front end that the pretrained weights require; None for other networks.
@@ -49,6 +52,8 @@ class Backbone(nn.Module):
     dim: int
     steps: int = 0
     axis: int = 1
+    version: int = 1
+    tag_names: Sequence[str] = ()
     skips_standardisation: bool = False
     required_front_end: str | None = None
     variable_length: bool = True
@@ -67,6 +72,18 @@ class Backbone(nn.Module):
             Embedding (B, D).
         """
         return self.forward_from(0, self.begin(x, lengths))
+
+    def tag_probabilities(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return the probabilities of the classifier in the pretrained weights.
+
+        Args:
+            x: Frames (B, T, F), float32.
+            lengths: Valid frames per clip (B,), int64.
+
+        Returns:
+            Probabilities (B, len(tag_names)), independent of each other.
+        """
+        raise NotImplementedError
 
     @property
     def splittable(self) -> bool:

@@ -1,4 +1,4 @@
-"""Benchmarks of audio files: the front end against librosa, and predictions of many files against single files.
+"""Benchmarks of audio files: the front end against librosa, and the prediction and embedding of many files.
 
 The front end is also compared with the Fourier transform alone, on 30 s of music. A minimal loop of predictions spends
 most of its time in the decoder and the front end. Two processes on two cores halve this time, and batches reduce the
@@ -24,13 +24,14 @@ from etude.config.compose import conf_dir
 from etude.data.readers import read_sound
 from etude.data.sources.demo import collection
 from etude.inference import engine
+from etude.inference.embed import EmbedOptions, embed_files
 from etude.inference.model import Model
 from etude.inference.tables import predict_tables
 from etude.training.network import build_network
 
 SECONDS, RATE, ROUNDS = 30, 22050, 9
 REPEATS, BATCH, PREDICT_ROUNDS = 10, 32, 3  # repeats of the demo clips; loops predict them once
-OVERRIDES = ("backbone=lstm", "task=joint")
+CLIP_SECONDS, EMBED_ROUNDS = 10, 3  # length of a demo clip
 
 
 def benchmark_audio() -> list[Section]:
@@ -126,26 +127,41 @@ def benchmark_predict() -> list[Section]:
     torch.set_num_threads(1)
     paths = [Path(path) for path in collection().table["path"]]
     with TemporaryDirectory() as folder:
-        return _time_prediction(_write_checkpoint(Path(folder)), paths)
+        return _time_prediction(_write_checkpoint(Path(folder), "backbone=lstm"), paths)
 
 
-def _write_checkpoint(folder: Path) -> Path:
+def benchmark_embed() -> list[Section]:
+    """Measure the time to embed clips of 10 s with one thread and with two workers, against its parts alone.
+
+    With two workers, the network has two threads. The stores are empty. The start of the workers is included, but not
+    the start of the server that forks them, which takes longer than these few files need.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    paths = [Path(path) for path in collection().table["path"]]
+    with TemporaryDirectory() as folder:
+        return _time_embedding(_write_checkpoint(Path(folder), "backbone=efficientat"), paths)
+
+
+def _write_checkpoint(folder: Path, backbone: str) -> Path:
     """Write a checkpoint with random weights, which do not change the speed, and return its path."""
     import torch
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        composed = compose("train", overrides=list(OVERRIDES))
+        composed = compose("train", overrides=[backbone, "task=joint"])
     config: Any = {
         key: OmegaConf.to_container(composed[key], resolve=True)
         for key in ("backbone", "readout", "head", "task", "weighting", "augment", "optim", "feature")
     }
     feature = instantiate.make(config["feature"])
+    n_frames = round(CLIP_SECONDS * feature.front.frames_per_second) + 1
     recipe = {
         "config": config, "targets": collection().targets, "bins": feature.bins,
         "columns": [feature.columns.start, feature.columns.stop], "front": feature.front.to_dict(),
-        "evaluation": {"frames": 431, "longest": 431},
+        "evaluation": {"frames": n_frames, "longest": n_frames},
     }  # fmt: skip
     path = folder / "network.ckpt"
     torch.save({"state_dict": build_network(recipe).state_dict(), "etude": recipe}, path)
@@ -198,5 +214,54 @@ def _time_prediction(checkpoint: Path, paths: list[Path]) -> list[Section]:
         Requirement("speed: all files / a file per call", speed_ratio(single_calls, all_files), 3),
         Requirement("speed: all files / minimal loop", speed_ratio(loop, all_files), 1.5),
         Requirement("largest difference of energy", error, 1e-3, False, ""),
+    ]
+    return [section]
+
+
+def _time_embedding(checkpoint: Path, paths: list[Path]) -> list[Section]:
+    """Measure the time to embed files with a checkpoint, and of decoding, front end and network alone."""
+    import torch
+
+    model = Model(checkpoint, "cpu")
+    network, front, view = model.network, model.front, slice(*model.network.recipe["columns"])
+    audio = [decode(path, front.rate) for path in paths]
+    frames_of_clips = [torch.from_numpy(front.frames(samples)[:, view]) for samples in audio]
+    values: dict[str, np.ndarray] = {}
+
+    def embed_batches() -> None:
+        embeddings: list[np.ndarray] = []
+        with torch.inference_mode():
+            for start in range(0, len(paths), BATCH):
+                clips = frames_of_clips[start : start + BATCH]
+                lengths = torch.tensor([len(clip) for clip in clips])
+                x = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
+                embeddings.append(network.backbone(network.standardiser(x, lengths), lengths).numpy())
+        values[forward] = np.concatenate(embeddings)
+
+    def embed(name: str, workers: int) -> None:
+        torch.set_num_threads(workers)
+        with TemporaryDirectory() as packs:
+            options = EmbedOptions(paths, batch_size=BATCH, workers=workers, packs=Path(packs))
+            values[name] = embed_files(model, options).values
+        torch.set_num_threads(1)
+
+    decoding, front_end, forward = "decoding alone", "front end alone", "network alone"
+    one, two = "embed, one thread", "embed, two workers"
+    parts: dict[str, Callable[[], object]] = {
+        decoding: lambda: [decode(path, front.rate) for path in paths],
+        front_end: lambda: [front.frames(samples) for samples in audio],
+        forward: embed_batches,
+    }
+    times = time_rounds(parts | {one: lambda: embed(one, 1), two: lambda: embed(two, 2)}, EMBED_ROUNDS)
+    total = times.seconds[:, : len(parts)].sum(1)
+    overhead = float(np.median(times.seconds[:, len(parts)] / total))
+    error = float(np.abs(values[one] - values[forward]).max() / np.abs(values[forward]).max())
+    section = Section(f"Embeddings of EfficientAT for {len(paths)} files of {CLIP_SECONDS} s", "files/s")
+    names = [*parts, one, two]
+    section.rows = [(name, len(paths) / times.median(name), times.ratio(one, name)) for name in names]
+    section.requirements = [
+        Requirement("duration: one thread / sum of the parts alone", overhead, 1.15, False),
+        Requirement("speed: two workers / one thread", times.ratio(one, two), 1.7),
+        Requirement("largest relative difference of a value", error, 1e-2, False, ""),
     ]
     return [section]

@@ -15,9 +15,11 @@ from typer.core import TyperCommand, TyperGroup
 from etude import __version__
 from etude.cli import (
     bench,
+    cache,
     compare,
     dashboard,
     demo,
+    embed,
     explore,
     export,
     inspect,
@@ -129,12 +131,14 @@ COMMANDS = {
     prepare: ("prepare", "Create the pack of a collection without training."),
     explore: ("explore", "Write a page about a collection."),
     predict: ("predict", "Predict audio files with a trained network."),
+    embed: ("embed", "Write the embeddings of audio files."),
     export: ("export", "Export a trained network for other programs."),
     demo: ("demo", "Serve a web page to try a trained network."),
     inspect: ("inspect", "Show activations, gradients and attributions of clips."),
     report: ("report", "Rebuild metrics.json and report.html of runs."),
     compare: ("compare", "Compare runs in tables."),
     maps: ("maps", "Draw maps of the embeddings of runs."),
+    cache: ("cache", "List or clear the stored embeddings."),
     dashboard: ("dashboard", "Lay out the panels of a Weights & Biases project."),
     bench: ("bench", "Compare the speed with other libraries."),
 }

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from etude.config.compose import conf_dir, list_groups
+from etude.errors import UserError
+
+if TYPE_CHECKING:
+    from etude.inference.model import Pretrained
 
 Device = Literal["auto", "cpu", "cuda"]
 Split = Literal["test", "val"]
@@ -109,6 +115,91 @@ def complete_override(context: typer.Context, incomplete: str) -> list[str]:
     return [prefix + option for option in groups.get(group, [])]
 
 
+@dataclass(frozen=True)
+class NetworkArguments:
+    """Positional arguments of a command that reads a run or a pretrained backbone.
+
+    Args:
+        run: Run folder or checkpoint. None with a backbone.
+        backbone: Name of the backbone.
+        overrides: Overrides for the backbone.
+        inputs: Audio files, arrays, folders and lists.
+    """
+
+    run: Path | None
+    backbone: str | None = None
+    overrides: list[str] = field(default_factory=list)
+    inputs: list[str] = field(default_factory=list)
+
+    def source(self) -> Path | Pretrained:
+        """Return the run or the pretrained backbone."""
+        from etude.inference.model import Pretrained  # heavy: numpy
+
+        if self.run is not None:
+            return self.run
+        assert self.backbone is not None
+        return Pretrained(self.backbone, self.overrides)
+
+
+def split_arguments(command: str, arguments: Sequence[str] | None, backbone: str | None) -> NetworkArguments:
+    """Divide positional arguments into a run or overrides, and inputs.
+
+    Args:
+        command: Name of the command.
+        arguments: Positional arguments. The first is a run unless a backbone is given.
+        backbone: Value of `--backbone`.
+
+    Raises:
+        UserError: The run and the backbone are both given or both missing, there are no inputs, or overrides are given
+            for a run.
+    """
+    given = list(arguments or ())
+    keys = r"[A-Za-z_][\w/.@-]*" if backbone is not None else r"(backbone|feature)\b[\w/.]*"
+    overrides = [argument for argument in given if re.match(rf"[+~]*{keys}=", argument) and not exists(argument)]
+    others = [argument for argument in given if argument not in overrides]
+    if "" in others:
+        raise UserError(f"{command}: an argument is empty; give a path")
+    first = expand_path(others[0]) if others else None
+    is_run = first is not None and (first.suffix in RUN_SUFFIXES or (first / RUN_CONFIG).is_file())
+    hint = f"etude {command} --help lists the arguments"
+    if backbone is not None:
+        if is_run:
+            raise UserError(f"{first}: is a run, but --backbone {backbone} selects another network; remove one of them")
+        if not others:
+            raise UserError(f"Missing argument 'INPUT'; {hint}")
+        return NetworkArguments(None, backbone, overrides, others)
+    if overrides:
+        raise UserError(f"{overrides[0]}: is an override; it needs --backbone NAME, because a run has its own config")
+    if first is None:
+        raise UserError(f"Missing argument 'RUN'; {hint}")
+    if len(others) == 1:
+        if first.exists() and not first.is_dir() and not is_run:
+            raise UserError(f"{first}: is not a run; give a run before it, or --backbone NAME")
+        raise UserError(f"Missing argument 'INPUT'; {hint}")
+    return NetworkArguments(first, inputs=others[1:])
+
+
+RUN_CONFIG, RUN_SUFFIXES = "config.yaml", (".ckpt", ".safetensors")  # of run folders, and of checkpoints and exports
+RunAndInputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="RUN INPUT",
+        help="Run folder or checkpoint, then audio files or arrays, folders, and lists of files.",
+        show_default=False,
+    ),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone",
+        metavar="NAME",
+        help="Pretrained backbone instead of RUN. Its settings are further arguments, such as backbone.weights=FILE.",
+        show_default="the network of RUN",
+        autocompletion=lambda incomplete: [
+            name for name in list_groups([conf_dir()])["backbone"] if name.startswith(incomplete)
+        ],
+    ),
+]
 Run = Annotated[
     Path, typer.Argument(metavar="RUN", help="Run folder or checkpoint.", parser=expand_path, show_default=False)
 ]
@@ -122,4 +213,14 @@ Json = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option("--workers", min=1, metavar="N", help="Processes that decode audio.", show_default="one per core"),
+]
+Packs = Annotated[
+    Path,
+    typer.Option(
+        "--packs",
+        parser=expand_path,
+        metavar="FOLDER",
+        help="Folder of packs, in which the embeddings are stored.",
+        show_default="outputs/packs",
+    ),
 ]

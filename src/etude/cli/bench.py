@@ -21,6 +21,7 @@ BENCHMARKS = {
     "loop": "training step in a run against a minimal loop",
     "startup": "start-up of the command line",
     "predict": "prediction of many audio files",
+    "embed": "embeddings of many audio files",
     "sweeps": "sweep with a process per job against one process",
 }
 EXAMPLES = "Benchmarks:\n" + "\n".join(f"  {name:<9} {title}" for name, title in BENCHMARKS.items())
@@ -77,6 +78,7 @@ def _benchmark(name: str) -> Callable[[], list[Section]]:
         "loop": training.benchmark_loop,
         "startup": startup.benchmark_startup,
         "predict": audio.benchmark_predict,
+        "embed": audio.benchmark_embed,
         "sweeps": startup.benchmark_sweeps,
     }
     return functions[name]

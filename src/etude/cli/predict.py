@@ -1,4 +1,4 @@
-"""Command `etude predict`, which predicts audio files and arrays of frames with a trained network."""
+"""Command `etude predict`, which predicts audio files and arrays of frames with a run or a pretrained backbone."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Annotated
 import typer
 
 from etude.cli.arguments import (
+    Backbone,
     Device,
     Json,
-    Run,
+    RunAndInputs,
     Workers,
     expand_path,
     format_option,
     greater_than_zero,
+    split_arguments,
 )
 from etude.cli.runner import CommandResult, ParsedCommand
 from etude.files import os_errors
@@ -28,22 +30,21 @@ Examples:
   etude predict best.ckpt folder/ --out results       a checkpoint alone
   etude predict outputs/<run> arrays/ --out ids.csv   one table with an Id and a column per target
   etude predict outputs/<run> song.mp3 --json | jq .predictions
+  etude predict --backbone musicnn song.mp3           tags of a pretrained classifier, without a run
 """
 
 
 def predict(
     context: typer.Context,
-    run: Run,
-    inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT", help="Audio files or arrays, folders, and lists of files.")
-    ],
+    arguments: RunAndInputs = None,
+    backbone: Backbone = None,
     out: Annotated[
         Path | None,
         typer.Option(
             parser=expand_path,
             metavar="FOLDER|FILE.csv",
             help="Output folder, or a .csv file for one table with Id and a column per target.",
-            show_default="predict/ in the run folder, or beside the checkpoint",
+            show_default="predict/ in the run folder, beside the checkpoint, or in this folder with --backbone",
         ),
     ] = None,
     formats: Annotated[list[str], format_option("Formats of the tables files.* and windows.*.", *FORMATS)] = ["csv"],  # noqa: B006
@@ -80,6 +81,8 @@ def predict(
 ) -> ParsedCommand:
     """Predict audio files of any length and format with a trained network.
 
+    With --backbone NAME, the predictions are the tags of the backbone's own pretrained classifier, without a run.
+
     A list is a table (.csv, .tsv, .parquet) with the column path, or a text file (.txt, .m3u) with a path per line.
     Paths are relative to the folder of the list. A file that cannot be decoded has a row with the reason, and the exit
     status is 1. To resume an interrupted prediction, repeat the command.
@@ -92,13 +95,14 @@ def predict(
     table is not resumed.
     """
     command = context.obj["command"]
+    given = split_arguments("predict", arguments, backbone)
 
     def work() -> CommandResult:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads free their core for decoding processes
         from etude.inference.predict import PredictOptions, predict_files  # heavy: torch
 
         options = PredictOptions(
-            run, inputs, out, formats, window, overlap, batch_size, workers, device, page, id_format
+            given.source(), given.inputs, out, formats, window, overlap, batch_size, workers, device, page, id_format
         )
         result = predict_files(options, command, return_rows=json)
         values = {"n_failed": result.n_failed, "predictions": result.rows}

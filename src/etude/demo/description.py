@@ -17,7 +17,6 @@ from etude.evaluation.score_summary import (
     summarise_scores,
 )
 from etude.inference.model import Model
-from etude.inference.page import run_name
 from etude.inference.windows import WindowPlan
 from etude.reports import clip_frames
 from etude.reports.clip_frames import clip_files
@@ -137,7 +136,7 @@ def _read_description(model: Model, plan: WindowPlan, folder: Path | None) -> Ne
     clips = f", trained on {format_count(train['clips'], 'clip')}" if "clips" in train else ""
     summary = f"{network}{clips}{' of ' + data['title'] if clips and data.get('title') else ''}."
     disjoint = are_splits_disjoint(data, metrics.get("targets", {}))
-    description = NetworkDescription(str(record.get("name") or run_name(model.checkpoint)), summary)
+    description = NetworkDescription(str(record.get("name") or model.name), summary)
     for name, target in metrics.get("targets", {}).items():
         if name in model.columns.targets:
             description.scores.append(_score_row(name, target, disjoint))

@@ -21,7 +21,7 @@ from etude.inspection.clip_axes import ClipAxes, draw_image
 from etude.inspection.clips import encode_targets
 from etude.reports.html import load_template
 from etude.reports.worst_errors import colour_stops
-from etude.training.network import Network, load_network
+from etude.training.network import Network
 
 if TYPE_CHECKING:
     from gradio import HTML, Blocks, Button
@@ -53,7 +53,7 @@ class AttributionView:
         """Network on the CPU, where attributions are computed. If the model is on a GPU, this is a separate copy."""
         if self._network is None:
             on_cpu = self.model.device.type == "cpu"
-            self._network = self.model.network if on_cpu else load_network(self.model.checkpoint)
+            self._network = self.model.network if on_cpu else Model(self.model.source, "cpu").network
         return self._network
 
     def section(self, result: PredictionResult, index: int, target: str) -> str:

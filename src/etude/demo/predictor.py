@@ -93,7 +93,7 @@ class PredictionResult:
                 return -1.0
             window = columns.split_by_target(values)[name]
             file = columns.split_by_target(self.prediction.values or [])[name]
-            if spec["kind"] == "label":
+            if spec["kind"] != "scalar":
                 return float(window[max(range(len(file)), key=file.__getitem__)])
             return abs(float(window[0]) - (spec["low"] + spec["high"]) / 2)
 
@@ -176,7 +176,7 @@ def build_bars(prediction: FilePrediction, columns: PredictionColumns) -> list[d
             continue
         ranked = sorted(zip(spec["classes"], values[name], strict=True), key=lambda pair: -pair[1])
         rows = [{"name": label, "value": share, "share": share} for label, share in ranked[:MAX_BARS]]
-        others = [share for _, share in ranked[MAX_BARS:]]
+        others = [share for _, share in ranked[MAX_BARS:] if spec["kind"] == "label"]  # the sum for tags has no meaning
         groups.append(
             {
                 "title": f"{capitalise_first(name)}: probability of each class",

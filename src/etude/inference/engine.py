@@ -27,7 +27,7 @@ from etude.data.readers import SILENT, array_mismatch, is_array, read_precompute
 from etude.errors import one_line_message
 from etude.files.journal import file_stamp
 from etude.inference.inputs import NO_ARRAYS
-from etude.inference.windows import Window, WindowPlan, cut_windows, evaluation_crops
+from etude.inference.windows import Window, WindowPlan, cut_windows, evaluation_crops, window_key
 
 if TYPE_CHECKING:
     from etude.inference.model import Model, WindowOutput
@@ -125,7 +125,8 @@ class WindowedFile:
             beats = plan.front.sync == "beat"
             self.seconds = float("nan") if beats else len(frames) / plan.front.frames_per_second
             self.frames = len(frames)
-            self.windows = [Window(0.0, self.seconds, evaluation_crops(frames[:, slice(*plan.columns)], plan))]
+            crops = evaluation_crops(frames[:, slice(*plan.columns)], plan)
+            self.windows = [Window(0.0, self.seconds, crops, window_key(crops, plan))]
         except Exception as error:  # one invalid file must not end the prediction of the others
             self.set_reason(error)
 
@@ -154,6 +155,7 @@ class FilePrediction:
             the file could not be decoded.
         windows: Start and end of each window in seconds, and its predictions, or None for a silent window.
         embedding: Mean over the windows (D,), float32.
+        window_embeddings: Key of each window's frames, and its embedding (D,), or None for a silent window.
         frames: Number of frames of an array. None for an audio file.
         reason: Reason why there is no prediction.
         suspect: Reason why the file may not contain music.
@@ -166,6 +168,7 @@ class FilePrediction:
     values: list[float] | None = None
     windows: list[tuple[float, float, list[float] | None]] = field(default_factory=list)
     embedding: np.ndarray | None = None
+    window_embeddings: list[tuple[str, np.ndarray | None]] = field(default_factory=list)
     frames: int | None = None
     reason: str = ""
     suspect: str = ""
@@ -283,14 +286,24 @@ class _PendingFile:
             return result
         outputs = [output for output in (self.outputs[index] for index in self.non_silent) if output is not None]
         values = [None if output is None else model.values(output[1]) for output in self.outputs]
-        result.values = next(filter(None, values))
+        result.values = next(value for value in values if value is not None)
         if len(outputs) > 1:
             result.values = model.values(
                 {name: np.stack([out[name] for _, out in outputs]).mean(0) for name in outputs[0][1]}
             )
         result.embedding = np.stack([z for z, _ in outputs]).mean(0)
+        result.window_embeddings = [
+            (window.key, None if output is None else output[0])
+            for window, output in zip(self.windows, self.outputs, strict=True)
+        ]
         result.windows = [(window.start, window.end, value) for window, value in zip(self.windows, values, strict=True)]
         return result
+
+
+def warn_if_suspect(prediction: FilePrediction) -> None:
+    """Log a warning if a file was used although it may not contain music."""
+    if prediction.suspect and not prediction.reason:
+        log.warning("%s: is used although it may not be music: it %s", as_text(prediction.path), prediction.suspect)
 
 
 def _warn_of_length(n_frames: float, plan: WindowPlan) -> None:

@@ -152,14 +152,14 @@ def create_preview(job: tuple[Path, FrontEnd]) -> FilePreview:
 
 
 def build_plots(prediction: FilePrediction, columns: PredictionColumns) -> list[Plot]:
-    """Build one plot per label with its probabilities, and one plot for the scalars of each range."""
+    """Build one plot per label or set of tags with its probabilities, and one plot for the scalars of each range."""
     plots: list[Plot] = []
     starts, start = {}, 0
     for name, size in columns.sizes.items():
         starts[name] = start
         start += size
     for name, spec in columns.targets.items():
-        if spec["kind"] == "label":
+        if spec["kind"] != "scalar":
             classes = spec["classes"]
             peaks = [
                 max(values[starts[name] + i] for *_, values in prediction.windows if values)

@@ -1,7 +1,9 @@
-"""Trained network for predictions, and the columns of its tables."""
+"""Network of a run or of a pretrained backbone for audio files, and the columns of its tables."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,16 +16,20 @@ import numpy as np
 from etude.audio.frontend import FrontEnd
 from etude.config import instantiate
 from etude.data.readers import array_mismatch
+from etude.embeddings.encoders import check_encoder, encoder_identity, encoder_recipe
 from etude.errors import UserError
 from etude.files.journal import file_hash
 from etude.inference.windows import Window, WindowPlan
-from etude.training.network import load_network
+from etude.runs.folder import CHECKPOINTS, find_weights
+from etude.training.network import Network, build_network, load_network
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 DEVICES = ("auto", "cpu", "cuda")
+MAX_FRAMES = 1 << 17  # frames in a step of the network, with padding; 32 clips of 30 s at 100 frames per second
+TAGS, TOP_TAGS = "tags", 3  # target of a pretrained classifier, and number of tags in its prediction
 PredictionRow = dict[str, Any]
 WindowOutput = tuple[np.ndarray, dict[str, np.ndarray]]  # the embedding (D,), and outputs (K,) by target
 
@@ -33,7 +39,8 @@ class PredictionColumns:
     """Columns with the predictions of a network for its targets.
 
     Args:
-        targets: Specification by name: `kind`, and `classes` of a label or `low` and `high` of a scalar.
+        targets: Specification by name: `kind`, and `classes` of a label or of tags, or `low` and `high` of a scalar.
+            The probabilities of a label have the sum 1, and those of tags are independent of each other.
     """
 
     targets: dict[str, dict[str, Any]]
@@ -63,9 +70,10 @@ class PredictionColumns:
         return by_target
 
     def row(self, values: Sequence[float] | None) -> PredictionRow:
-        """Return a row of a table with `<target>.pred`, and for a label `<target>.score.<class>`.
+        """Return a row of a table with `<target>.pred`, and `<target>.score.<class>` for a label and for tags.
 
-        Without values, the cells are None.
+        The prediction for tags is the names of the most probable ones, separated by semicolons. Without values, the
+        cells are None.
 
         Args:
             values: Concatenated values of all targets.
@@ -78,7 +86,8 @@ class PredictionColumns:
                 row[f"{name}.pred"] = scores[0] if scores else None
                 continue
             classes = spec["classes"]
-            row[f"{name}.pred"] = classes[max(range(len(classes)), key=scores.__getitem__)] if scores else None
+            top = rank_classes(scores, TOP_TAGS if spec["kind"] == "tags" else 1) if scores else []
+            row[f"{name}.pred"] = "; ".join(classes[i] for i in top) if scores else None
             row |= {f"{name}.score.{label}": scores[i] if scores else None for i, label in enumerate(classes)}
         return row
 
@@ -86,48 +95,93 @@ class PredictionColumns:
     def types(self) -> dict[str, type]:
         """Type of each cell of `row`."""
         return {
-            name: str if name.endswith(".pred") and self.targets[name[:-5]]["kind"] == "label" else float
+            name: str if name.endswith(".pred") and self.targets[name[:-5]]["kind"] != "scalar" else float
             for name in self.row(None)
         }
 
 
-class Model:
-    """Trained network that predicts windows.
+def rank_classes(scores: Sequence[float], count: int) -> list[int]:
+    """Return the indices of the largest scores in descending order. Equal scores keep their order."""
+    return sorted(range(len(scores)), key=lambda i: -scores[i])[:count]
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Pretrained backbone without a run.
 
     Args:
-        checkpoint: Path of the checkpoint.
+        name: Option of the config group `backbone`.
+        overrides: Overrides of the config, such as `backbone.weights=weights.pt`.
+    """
+
+    name: str
+    overrides: Sequence[str] = ()
+
+
+class Model:
+    """Network that predicts windows.
+
+    Args:
+        source: A run folder, a checkpoint, or a pretrained backbone.
         device: `auto` uses a GPU if there is one.
         images: Whether a network for images is accepted.
+        tags: Whether the outputs of a pretrained backbone's own classifier are predicted.
 
     Attributes:
-        checkpoint: Path of the checkpoint.
+        checkpoint: Path of the checkpoint; None for a pretrained backbone.
+        name: Name of the run, of a checkpoint without a run, or of the backbone.
         network: Network in evaluation mode.
         front: Front end that computes its frames.
         columns: Columns of its tables.
 
     Raises:
-        UserError: The checkpoint cannot be read, its network does not take audio, or the device is missing.
+        UserError: The checkpoint cannot be read, the backbone has no pretrained weights or no tags, the network does
+            not take audio, or the device is missing.
     """
 
-    def __init__(self, checkpoint: Path, device: str = "auto", images: bool = False) -> None:
+    def __init__(
+        self, source: Path | Pretrained, device: str = "auto", images: bool = False, tags: bool = False
+    ) -> None:
         import torch
 
         if device not in DEVICES:
             raise UserError(f"device {device}: must be one of {', '.join(DEVICES)}")
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("device cuda: torch cannot use a GPU on this machine; use auto or cpu")
-        self.checkpoint, self.network = checkpoint, load_network(checkpoint)
+        self.source, self.checkpoint = source, None if isinstance(source, Pretrained) else find_weights(source)
+        if isinstance(source, Pretrained):
+            self.name, self.network = source.name, _load_pretrained(source)
+        else:
+            assert self.checkpoint is not None
+            self.name, self.network = _run_name(self.checkpoint), load_network(self.checkpoint)
         self.front: FrontEnd = instantiate.make(self.network.recipe["front"])
         if not images and not self.front.reads_sound:
-            raise UserError(f"{checkpoint}: takes images, not audio; choose a network that was trained on audio")
+            raise UserError(
+                f"{self.checkpoint or self.name}: takes images, not audio; choose a network that was trained on audio"
+            )
         self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
         self.network.to(self.device)
         self.columns = PredictionColumns.from_specs(self.network.recipe["targets"], list(self.network.task.targets))
+        self.predicts_tags = tags and isinstance(source, Pretrained)
+        if self.predicts_tags:
+            if not self.network.backbone.tag_names:
+                raise UserError(f"--backbone {self.name}: has no tags to predict; use etude embed, or give a run")
+            self.columns = PredictionColumns({TAGS: {"kind": "tags", "classes": [*self.network.backbone.tag_names]}})
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the checkpoint."""
-        return file_hash(self.checkpoint)
+        """Hash of the checkpoint, or of everything that determines the embeddings of a pretrained backbone."""
+        if self.checkpoint is not None:
+            return file_hash(self.checkpoint)
+        return hashlib.sha256(json.dumps(self.encoder_identity, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def encoder_identity(self) -> dict[str, Any]:
+        """Everything that determines an embedding except the frames."""
+        network, recipe = self.network, self.network.recipe
+        readout = recipe["config"].get("readout")
+        tensors = network.state_dict()
+        return encoder_identity(self.front, recipe["columns"], network.backbone, tensors, self.device, readout)
 
     @property
     def has_clip_length(self) -> bool:
@@ -161,10 +215,11 @@ class Model:
         import torch
 
         cores = torch.get_num_threads() if self.device.type == "cpu" else 1
-        if cores == 1:
-            return self._predict(windows)
-        size = -(-len(windows) // cores)
+        longest = max(len(crop) * len(window.crops) for window in windows for crop in window.crops)
+        size = max(1, min(-(-len(windows) // cores), MAX_FRAMES // longest))
         chunks = [windows[start : start + size] for start in range(0, len(windows), size)]
+        if cores == 1:
+            return [output for chunk in chunks for output in self._predict(chunk)]
         torch.set_num_threads(1)
         try:
             return [output for outputs in self._thread_pool.map(self._predict, chunks) for output in outputs]
@@ -175,6 +230,8 @@ class Model:
         """Convert the outputs (K,) of each target to probabilities and values, in the order of the columns."""
         import torch
 
+        if self.predicts_tags:
+            return [float(value) for value in outputs[TAGS]]
         values = self.network.task.predict({name: torch.from_numpy(value)[None] for name, value in outputs.items()})
         return [float(value) for name in self.columns.targets for value in values[name].reshape(-1)]
 
@@ -194,7 +251,11 @@ class Model:
             padded[:length] = crop
         n_crops = len(windows[0].crops)
         with torch.inference_mode():
-            z, out = self.network(x.to(self.device), torch.tensor(lengths, device=self.device))
+            x, n_frames = x.to(self.device), torch.tensor(lengths, device=self.device)
+            z, out = self.network(x, n_frames)
+            if self.predicts_tags:
+                x = self.network.standardiser(x, n_frames)
+                out = {TAGS: self.network.backbone.tag_probabilities(x, n_frames)}
         embeddings = _crop_mean(z, n_crops)
         outputs = {name: _crop_mean(value, n_crops) for name, value in out.items()}
         return [(embeddings[i], {name: value[i] for name, value in outputs.items()}) for i in range(len(windows))]
@@ -204,3 +265,18 @@ def _crop_mean(value: Tensor, n_crops: int) -> np.ndarray:
     """Average the crops of each window, from (B * C, K) to (B, K), float32."""
     value = value.float()
     return (value.unflatten(0, (-1, n_crops)).mean(1) if n_crops > 1 else value).cpu().numpy()
+
+
+def _load_pretrained(source: Pretrained) -> Network:
+    """Return the network of a pretrained backbone without a task, in evaluation mode."""
+    recipe = encoder_recipe(source.name, source.overrides)
+    network = build_network(recipe)
+    check_encoder(source.name, network.backbone, recipe["front"])
+    network.backbone.initialise()
+    return network.eval()
+
+
+def _run_name(checkpoint: Path) -> str:
+    """Return the name of the run of a checkpoint, or the name of the file if it is not in a run folder."""
+    folder = checkpoint.resolve().parent
+    return folder.parent.name if folder.name == CHECKPOINTS else checkpoint.name

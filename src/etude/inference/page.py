@@ -24,7 +24,6 @@ from etude.inference.windows import WindowPlan
 from etude.reports.html import load_template
 from etude.reports.spectrogram import frequency_ticks
 from etude.reports.worst_errors import colour_stops
-from etude.runs.folder import CHECKPOINTS
 
 NAME = "predict.html"
 MAX_ROWS, MAX_AUDIO_BYTES = 200, 32_000_000  # of the table; of all players together
@@ -112,23 +111,29 @@ def write_page(
     created = worker_processes.map_jobs(create_preview, jobs, workers, shard=1)
     previews = list(track(created, len(jobs), "Spectrograms and players", "files"))
     page = load_template("predict.html.j2").render(
-        run=run_name(model.checkpoint), checkpoint=model.checkpoint.name,
+        run=model.name, checkpoint=model.checkpoint.name if model.checkpoint else "pretrained weights",
         backbone=type(model.network.backbone).__name__, command=command, seconds=seconds,
         failed=failed[:MAX_ROWS], n_failed=len(failed), rows=rows, n_decoded=count - len(failed),
         targets=list(model.columns.targets), files=_write_sections(folder, files, previews, model, plan),
-        windows=describe_windows(plan), colour_stops=colour_stops(),
+        windows=describe_windows(plan, model.checkpoint is None), colour_stops=colour_stops(),
     )  # fmt: skip
     return write_text(folder / NAME, page)
 
 
-def describe_windows(plan: WindowPlan) -> str:
-    """Describe the division of audio into windows."""
+def describe_windows(plan: WindowPlan, pretrained: bool = False) -> str:
+    """Describe the division of audio into windows.
+
+    Args:
+        plan: Window plan.
+        pretrained: Whether the network is a pretrained backbone, for which `plan.length` is the limit of a clip.
+    """
     if plan.window is not None:
         length = f"{plan.window:g} s"
     elif plan.front.sync == "beat":
         length = f"{plan.length} beats, the length of the clips in evaluation"
     else:
-        length = f"{plan.length / plan.front.frames_per_second:.3g} s, the length of the clips in evaluation"
+        reason = "if it is longer" if pretrained else "the length of the clips in evaluation"
+        length = f"{plan.length / plan.front.frames_per_second:.3g} s, {reason}"
     overlap = (
         f" Each window starts {100 * plan.hop:.3g} % of its length after the start of the previous one."
         if plan.overlap
@@ -140,12 +145,6 @@ def describe_windows(plan: WindowPlan) -> str:
         f"clip.{crops} For the file, the outputs of its windows are averaged before they are converted to "
         "probabilities or values."
     )
-
-
-def run_name(checkpoint: Path) -> str:
-    """Return the name of the run of a checkpoint, or the name of the file if it is not in a run folder."""
-    folder = checkpoint.resolve().parent
-    return folder.parent.name if folder.name == CHECKPOINTS else checkpoint.name
 
 
 def _write_sections(

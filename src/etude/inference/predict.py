@@ -23,7 +23,7 @@ from etude.files.lock import Lock
 from etude.files.progress import track
 from etude.inference import engine, figure, inputs, page, tables
 from etude.inference.engine import FilePrediction
-from etude.inference.model import Model, PredictionRow
+from etude.inference.model import Model, PredictionRow, Pretrained
 from etude.inference.windows import DEFAULT_SECONDS, WindowPlan
 from etude.runs.folder import PREDICT, find_weights
 
@@ -39,10 +39,10 @@ class PredictOptions:
     """Options of a prediction.
 
     Args:
-        run: A run folder or a checkpoint.
+        source: A run folder, a checkpoint, or a pretrained backbone whose own classifier predicts tags.
         inputs: Audio files, arrays of frames, folders and lists.
         out: Folder of the results, or a .csv file for one table with an id and a column per target. None selects a
-            subfolder of the run, or of the folder of the checkpoint.
+            subfolder of the run, of the folder of the checkpoint, or of the current folder for a backbone.
         id_format: Format of the ids in this table, with `{id}`, the text before the first dot of a file name, or
             `{name}`, the file name. None selects `{name}`, and for arrays and a run on `data=patreco` the ids of this
             data.
@@ -55,7 +55,7 @@ class PredictOptions:
         page: Whether a page is written. None writes it into a folder of results for audio files.
     """
 
-    run: Path
+    source: Path | Pretrained
     inputs: list[str] = field(default_factory=list)
     out: Path | None = None
     formats: list[str] = field(default_factory=lambda: ["csv"])
@@ -95,25 +95,26 @@ def predict_files(options: PredictOptions, command: str = "", return_rows: bool 
         UserError: The run or a file is missing, options exclude each other, or the folder cannot be written.
         DataError: A file cannot be read, and the result is a table with an id and a column per target.
     """
-    if not options.run.exists():
-        raise UserError(f"{options.run}: there is no such run folder or checkpoint")
+    run = options.source if isinstance(options.source, Path) else None
+    if run is not None and not run.exists():
+        raise UserError(f"{run}: there is no such run folder or checkpoint")
     found = inputs.find_files(options.inputs)
     id_table = options.out if options.out and options.out.suffix.lower() == ".csv" else None
     _check_options(options, id_table is not None)
     workers.prepare_workers(found.count, options.workers)
-    checkpoint = find_weights(options.run)
-    folder = options.out or (options.run if options.run.is_dir() else options.run.parent) / PREDICT
+    source = options.source if run is None else find_weights(run)
+    folder = options.out or (run if run and run.is_dir() else run.parent if run else Path()) / PREDICT
     if id_table:
         _check_id_table(id_table)
     else:
         names = [path.name for path in tables.table_paths(folder, options.formats)]
         page_names = [] if options.page is False else [page.NAME, f"{figure.FOLDER}/"]
         ownership.check_names(folder, [*names, *page_names])
-    model = Model(checkpoint, options.device)
+    model = Model(source, options.device, tags=True)
     plan = model.plan(options.window, options.overlap)
     if options.window is None and not model.has_clip_length:
         text = "%s: the length of the training clips is unknown, so windows of %g s are used; --window sets another"
-        log.warning(text, checkpoint, DEFAULT_SECONDS)
+        log.warning(text, model.checkpoint, DEFAULT_SECONDS)
     files = found.select(model.takes_arrays)
     has_arrays = any(map(is_array, files))
     if options.window is not None:
@@ -194,14 +195,14 @@ def _write_id_table(
         UserError: Two files have the same id, or the table cannot be written.
         DataError: A file cannot be read. Nothing is written.
     """
-    ids = inputs.sort_by_id(files, options.id_format, inputs.array_id_format(model.checkpoint))
+    ids = inputs.sort_by_id(files, options.id_format, inputs.array_id_format(model.checkpoint or Path()))
     rows, shown = [], list[FilePrediction]()
     results = engine.predict(model, list(ids.values()), plan, options.batch_size, options.workers)
     try:
         for name, prediction in zip(ids, track(results, len(ids), "Predictions", "files"), strict=True):
             if prediction.reason:
                 raise DataError(f"{as_text(prediction.path)}: {prediction.reason}; {path} is not written")
-            _warn_if_suspect(prediction)
+            engine.warn_if_suspect(prediction)
             rows.append({tables.ID: name, **tables.file_row(prediction, model.columns)})
             if len(shown) < tables.SUMMARY_ROWS:
                 shown.append(prediction)
@@ -329,14 +330,8 @@ def _predict_missing(
         if prediction.reason:
             n_failed += 1
             log.warning("%s: %s", as_text(prediction.path), prediction.reason)
-        _warn_if_suspect(prediction)
+        engine.warn_if_suspect(prediction)
     return n_failed
-
-
-def _warn_if_suspect(prediction: FilePrediction) -> None:
-    """Log a warning if a file was predicted although it may not contain music."""
-    if prediction.suspect and not prediction.reason:
-        log.warning("%s: is used although it may not be music: it %s", as_text(prediction.path), prediction.suspect)
 
 
 def _journal_line(values: dict[str, Any]) -> bytes:

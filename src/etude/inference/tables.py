@@ -21,7 +21,7 @@ from etude.files.ownership import draft_path, record
 from etude.inference import engine, inputs
 from etude.inference.engine import FilePrediction
 from etude.inference.figure import format_clock
-from etude.inference.model import Model, PredictionColumns, PredictionRow
+from etude.inference.model import TOP_TAGS, Model, PredictionColumns, PredictionRow, rank_classes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ class Predictions:
     Args:
         files: Table with a row per file. It has the columns `path`, `seconds` (missing for an array of beat-synchronous
             frames), `windows` (their number), `<target>.pred` for each target, `<target>.score.<class>` for the
-            probabilities of a label, `error` (the reason why there is no prediction) and `embedding`.
+            probabilities of a label or of tags, `error` (the reason why there is no prediction) and `embedding`.
         windows: Table with a row per window. It has the columns `path`, `start` and `end` (in seconds), and the
             predictions, which are missing for a silent window.
         columns: Columns of the predictions.
@@ -161,7 +161,7 @@ def print_summary(results: Iterable[FilePrediction], count: int, columns: Predic
     name_length = max(MIN_NAME_LENGTH, console.width - sum(widths[1:]) - 3 * len(widths))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, (name, width) in enumerate(zip(rows[0], widths, strict=True)):
-        left = not i or (i > 1 and kinds[i - 2] == "label")
+        left = not i or (i > 1 and kinds[i - 2] != "scalar")
         table.add_column(Text(name), justify="left" if left else "right", no_wrap=True, min_width=width if i else None)
     for name, *cells in rows[1:]:
         table.add_row(*map(Text, (_shorten(name, name_length), *cells)))
@@ -178,15 +178,15 @@ def table_paths(folder: Path, formats: Sequence[str]) -> list[Path]:
 
 
 def format_predictions(result: FilePrediction, columns: PredictionColumns) -> list[str]:
-    """Format the prediction of each target, which is a class with its probability, or a value."""
-    row, texts = columns.row(result.values), []
-    for name, spec in columns.targets.items():
-        value = row[f"{name}.pred"]
-        texts.append(
-            f"{value} {format_number(row[f'{name}.score.{value}'])}"
-            if spec["kind"] == "label"
-            else format_number(value)
-        )
+    """Format the prediction of each target, which is a class or several tags with probabilities, or a value."""
+    texts = []
+    for name, scores in columns.split_by_target(result.values or []).items():
+        spec = columns.targets[name]
+        if spec["kind"] == "scalar":
+            texts.append(format_number(scores[0]))
+            continue
+        top = rank_classes(scores, TOP_TAGS if spec["kind"] == "tags" else 1)
+        texts.append(", ".join(f"{spec['classes'][i]} {format_number(scores[i])}" for i in top))
     return texts
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from etude.audio.frontend import FrontEnd
 from etude.data.batches import crop_positions, crop_start
+from etude.data.pack import combined_hash, frames_hash
 from etude.data.readers import SILENT
 from etude.errors import UserError
 
@@ -39,6 +40,7 @@ class WindowPlan:
         crops: Number of crops that evaluation averages. None uses a window as one crop.
         window: Length of a window in seconds, instead of `length` and `longest`.
         overlap: Overlap of successive windows as a fraction of a window.
+        hashed: Whether the frames of each window are hashed, as keys of the embedding store.
     """
 
     front: FrontEnd
@@ -50,6 +52,7 @@ class WindowPlan:
     crops: int | None = None
     window: float | None = None
     overlap: float = 0.5
+    hashed: bool = False
 
     def __post_init__(self) -> None:
         if self.window is not None and not 0 < self.window < float("inf"):
@@ -80,6 +83,11 @@ class WindowPlan:
             clips.get("crop"), clips.get("crops"), window, overlap,
         )  # fmt: skip
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return all settings except the front end as plain values."""
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("front", "hashed")}
+        return values | {"columns": [*self.columns]}
+
     @property
     def samples(self) -> int:
         """Number of samples of a window of `length` frames, if frames are not beat-synchronous.
@@ -101,11 +109,14 @@ class Window:
     Args:
         start, end: Start and end in seconds.
         crops: Frames (T, F) of each crop, float16. Empty if the window is silent.
+        key: Hash of the frames, or of the hashes of several crops. Empty if the window is silent or hashes are not
+            requested.
     """
 
     start: float
     end: float
     crops: list[np.ndarray] = field(default_factory=list)
+    key: str = ""
 
 
 class SampleBuffer:
@@ -162,7 +173,13 @@ def cut_windows(blocks: Iterable[np.ndarray], plan: WindowPlan) -> Iterator[Wind
         crops: list[np.ndarray] = []
         if np.abs(samples).max() >= SILENT:
             crops = evaluation_crops(plan.front.view(samples, plan.columns), plan)
-        yield Window(first / rate, last / rate, crops)
+        yield Window(first / rate, last / rate, crops, window_key(crops, plan))
+
+
+def window_key(crops: list[np.ndarray], plan: WindowPlan) -> str:
+    """Return the key of a window's frames in the embedding store, or "" without frames or `plan.hashed`."""
+    hashes = [frames_hash(crop) for crop in crops] if plan.hashed else [""]
+    return hashes[0] if len(hashes) == 1 else combined_hash(hashes) if hashes else ""
 
 
 def window_spans(buffer: SampleBuffer, size: int, single: int, hop: float) -> Iterator[tuple[int, int]]:

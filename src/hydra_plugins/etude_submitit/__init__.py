@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.plugins.launcher import Launcher
 
 from etude.errors import UserError
-from etude.sweeps.slurm import JobFunction, devices_per_node, record_failures
+from etude.sweeps.launcher import JobFunction, devices_per_node, record_failures
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn

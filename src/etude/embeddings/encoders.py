@@ -1,0 +1,156 @@
+"""Pretrained encoders by name, and the identity of an encoder in the embedding store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from etude.audio.decode import decoder_versions
+from etude.audio.frontend import FrontEnd
+from etude.config.compose import conf_dir, open_hydra, plain_config
+from etude.config.instantiate import make
+from etude.config.override_errors import format_errors, override_errors
+from etude.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from etude.backbones.base import Backbone
+
+
+MAX_SECONDS = 300.0  # length of the longest file that is one clip, if no window is set
+GROUPS = ("backbone", "readout", "head", "task", "weighting", "augment", "optim", "feature")
+PARTS = ("standardiser.", "backbone.", "readout.")  # of a network that determine its embedding
+SEVERAL = "several values instead of one"
+
+
+def encoder_recipe(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Compose the recipe of a pretrained backbone without a task, as in the checkpoint of a run.
+
+    A file of up to MAX_SECONDS is one clip, as if the training clips had this length.
+
+    Args:
+        name: Option of the config group `backbone`.
+        overrides: Overrides of the config, such as `backbone.weights=weights.pt`.
+
+    Returns:
+        Recipe for `training.network.build_network`. The weights are not loaded yet.
+
+    Raises:
+        UserError: There is no such backbone, an override is invalid, or the backbone has no pretrained weights.
+    """
+    names = sorted(path.stem for path in (conf_dir() / "backbone").glob("*.yaml"))
+    if name not in names:
+        raise UserError(f"--backbone {name}: there is no such backbone; choose one of {', '.join(names)}")
+    arguments = [f"backbone={name}", *overrides]
+    with open_hydra() as composer:
+        try:
+            composed = composer.compose(arguments)
+        except Exception as error:
+            if messages := override_errors(arguments, error=error, sweep_only=SEVERAL):
+                raise UserError(format_errors(messages)) from None
+            raise
+        from omegaconf import OmegaConf, open_dict
+
+        with open_dict(composed):
+            composed.pop("hydra", None)
+            composed["choices"] = {}  # these values need a running job of Hydra
+            composed["name"] = name
+        OmegaConf.set_readonly(composed, False)
+        config = plain_config(composed)
+    if "weights" not in config["backbone"]:
+        raise UserError(f"--backbone {name}: has no pretrained weights; train it, and give the run instead")
+    if config["backbone"]["weights"] is None:
+        raise UserError(f"--backbone {name}: its weights are random; add backbone.weights=FILE")
+    feature = make(config["feature"])
+    config["task"] = {**config["task"], "targets": {}}
+    frames = round(MAX_SECONDS * feature.front.frames_per_second)
+    return {
+        "config": {key: config.get(key) for key in GROUPS},
+        "targets": {},
+        "bins": feature.bins,
+        "columns": [feature.columns.start, feature.columns.stop],
+        "front": feature.front.to_dict(),
+        "evaluation": {"frames": frames, "longest": frames},
+    }
+
+
+def check_encoder(name: str, backbone: Backbone, front: Mapping[str, Any]) -> None:
+    """Check that a backbone with pretrained weights embeds frames without statistics of training data.
+
+    Args:
+        name: Name of the backbone.
+        backbone: The backbone.
+        front: Plain values of the front end.
+
+    Raises:
+        UserError: The weights were trained on standardised frames, or on those of another front end.
+    """
+    if not backbone.skips_standardisation:
+        raise UserError(
+            f"--backbone {name}: these weights expect frames that are standardised with a training split; train a run, "
+            "and give it instead"
+        )
+    if (required := backbone.required_front_end) not in (None, front["_target_"]):
+        raise UserError(f"--backbone {name}: its weights were trained on the frames of {required}; select its feature")
+
+
+def encoder_identity(
+    front: FrontEnd,
+    columns: Sequence[int],
+    backbone: Backbone,
+    tensors: Mapping[str, Tensor],
+    device: torch.device,
+    readout: Mapping[str, Any] | None = None,
+    precision: str = "32-true",
+) -> dict[str, Any]:
+    """Return everything that determines an embedding except the frames, as plain values.
+
+    Args:
+        front: Front end of the frames.
+        columns: First column of the network's input, and the column after the last.
+        backbone: Backbone of the network.
+        tensors: Tensors of the network by name. Only those of PARTS matter.
+        device: Device of the network.
+        readout: Settings of the read-out, if the network has one.
+        precision: Precision of the Trainer.
+    """
+    return {
+        "front": front.to_dict() | {"revision": front.revision},
+        "columns": [*columns],
+        "standardised": not backbone.skips_standardisation,
+        "backbone": f"{type(backbone).__module__}.{type(backbone).__qualname__}",
+        "version": backbone.version,
+        "readout": dict(readout) if readout else None,
+        "weights": weights_hash({name: value for name, value in tensors.items() if name.startswith(PARTS)}),
+        "device": device.type,
+        "precision": precision,
+        "libraries": {name: version(name) for name in ("timm", "torch")},
+    }
+
+
+def windows_identity(front: FrontEnd, windows: Mapping[str, Any]) -> dict[str, Any]:
+    """Return everything that determines the windows of an audio file except its content, as plain values.
+
+    Args:
+        front: Front end of the frames.
+        windows: Values of the window plan.
+    """
+    libraries = {name: version(name) for name in ("librosa", "numpy", "torch")}
+    frames = front.to_dict() | {"revision": front.revision}
+    return {"front": frames, "windows": dict(windows), "decoder": decoder_versions(), "libraries": libraries}
+
+
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the names, types, shapes and values of tensors, in the order of their names."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        value = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.hexdigest()
