@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.data.datamodule import MusicData, build_datamodule
+from etude.embeddings.cache import build_frozen_cache
 from etude.errors import RunError, UserError
 from etude.evaluation.predictions import assemble_predictions
 from etude.experiment import baselines, provenance
@@ -35,7 +36,6 @@ from etude.training.build import (
 )
 from etude.training.callbacks import OverfitPredictions
 from etude.training.checkpointing import explain_restore_errors
-from etude.training.frozen_features import build_frozen_cache
 from etude.training.learner import Learner
 from etude.training.lightning import Trainer, seed_everything
 from etude.training.memory_errors import explain_memory_errors, is_memory_error

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from etude.backbones.base import Backbone
+from etude.backbones.base import Backbone, layer_indices, parameter_layer_index
 from etude.data.batches import Batch
 from etude.embeddings.cache import EmbeddingCache
 from etude.evaluation.metrics import PRIMARY, classification, regression
@@ -21,7 +21,7 @@ from etude.training.checkpointing import random_state, restore_random_state
 from etude.training.lightning import LightningModule, Metric
 from etude.training.network import Network, Standardiser
 from etude.training.optimiser import Optimiser
-from etude.training.transfer import Transfer, layer_indices, parameter_layer_index
+from etude.training.transfer import Transfer
 
 
 class PredictionCollector(Metric):
