@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.errors import UserError
-from etude.evaluation.linear_models import known_values
+from etude.evaluation.linear_candidates import known_values
 
 if TYPE_CHECKING:
     import pandas as pd
