@@ -7,6 +7,7 @@ devices processed is kept once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -100,6 +101,7 @@ class Learner(Network, LightningModule):
         self.cache: EmbeddingCache | None = None
         self.random: dict[str, Any] | None = None
         self.axes = {name: p.ndim for name, p in self.named_parameters()}  # a shard of a matrix is a vector
+        self.fitted_splits: Sequence[str] | None = None  # of complete clips; None trains on random crops
         self.losses: Tensor | None = None  # of the last step: the weighted loss and each target's loss (1 + K,)
 
     def train(self, mode: bool = True) -> Learner:
