@@ -318,7 +318,7 @@ def apply_probe_settings(config: DictConfig) -> DictConfig:
         del settings["data.crop"]
     for key, (value, reason) in settings.items():
         current = OmegaConf.select(result, key)
-        if (OmegaConf.to_container(current) if OmegaConf.is_config(current) else current) == value:
+        if (OmegaConf.to_container(current) or None if OmegaConf.is_config(current) else current) == value:
             continue
         given = [text for text in command if _sets(text.partition("=")[0].lstrip("+~"), key)]
         if given and reason:
