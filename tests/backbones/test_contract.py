@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from etude.backbones.base import Backbone
+from etude.backbones.base import Backbone, layer_indices, parameter_layer_index
 from etude.backbones.cnn import CNN
 from etude.backbones.efficientat import EfficientAT
 from etude.backbones.timm_backbone import Timm
@@ -18,7 +18,6 @@ from etude.config.compose import conf_dir
 from etude.config.instantiate import make
 from etude.embeddings.cache import forward_from_split, forward_to_split
 from etude.embeddings.readouts import hidden_widths
-from etude.training.transfer import layer_indices, parameter_layer_index
 
 NAMES = sorted(path.stem for path in (conf_dir() / "backbone").glob("*.yaml"))
 SMALLER = {"ast": ["backbone.depth=4"]}  # all blocks are equal

@@ -12,8 +12,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
-from etude.evaluation import linear_models
-from etude.evaluation.linear_models import FAMILIES, GRIDS, LinearFit, fit_linear_model, inner_folds
+from etude.evaluation import linear_candidates, linear_models
+from etude.evaluation.linear_candidates import inner_folds
+from etude.evaluation.linear_models import FAMILIES, GRIDS, LinearFit, fit_linear_model
 from etude.evaluation.predictions import constant_baseline
 
 N, P = 60, 90
@@ -159,7 +160,7 @@ def test_too_slow_grids_are_cut_from_the_svm_first(
 ) -> None:
     """Each fit takes one second of a simulated clock."""
     x, y, groups = make_clips("label")
-    clock, fit, used = [0.0], linear_models._fit, []
+    clock, fit, used = [0.0], linear_candidates.fit_estimator, []
 
     def slow_fit(model: object, *arguments: np.ndarray) -> object:
         clock[0] += 1.0
@@ -167,7 +168,8 @@ def test_too_slow_grids_are_cut_from_the_svm_first(
         return fit(model, *arguments)
 
     monkeypatch.setattr(linear_models, "UNMEASURED", 0)
-    monkeypatch.setattr(linear_models, "_fit", slow_fit)
+    for module in (linear_models, linear_candidates):
+        monkeypatch.setattr(module, "fit_estimator", slow_fit)
     monkeypatch.setattr(linear_models.time, "perf_counter", lambda: clock[0])
     fitted = fit_linear_model(x, y, "label", groups, max_seconds=seconds)
     assert fitted.remark == remark

@@ -14,8 +14,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from etude.data.datamodule import MusicData, build_datamodule
+from etude.embeddings import cache
 from etude.errors import UserError
-from etude.training import frozen_features
 from etude.training.build import LightningData, build_learner
 from etude.training.learner import Learner
 
@@ -82,7 +82,7 @@ def trained(
     data = few(composed)
     torch.manual_seed(0)
     learner = build_learner(composed, data)
-    learner.use_cache(frozen_features.build_frozen_cache(learner, data, folder))
+    learner.use_cache(cache.build_frozen_cache(learner, data, folder))
     passes, checkpoint = Passes(epochs), ModelCheckpoint(folder / "saved", save_last=True)
     trainer = Trainer(accelerator="cpu", max_epochs=3, logger=False, enable_progress_bar=False,
                       enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
@@ -179,11 +179,11 @@ def test_cache_that_would_change_the_training_is_refused(
     data = few(composed)
     learner = build_learner(composed, data)
     with caplog.at_level(logging.INFO):
-        assert frozen_features.build_frozen_cache(learner, data, tmp_path) is None
+        assert cache.build_frozen_cache(learner, data, tmp_path) is None
     composed["transfer"]["cache"] = True
     assert caplog.messages[-1].startswith("transfer: frozen layers are recomputed in every epoch: ")
     with pytest.raises(UserError, match=f"^transfer.cache=true: .*{message}"):
-        frozen_features.build_frozen_cache(build_learner(composed, data), data, tmp_path)
+        cache.build_frozen_cache(build_learner(composed, data), data, tmp_path)
 
 
 def test_cache_is_disabled_without_disk_space(
@@ -192,7 +192,7 @@ def test_cache_is_disabled_without_disk_space(
     composed = config(*COMPLETE_CLIPS, "backbone=cnn", "transfer=last_k", transfer(config, tmp_path, "backbone=cnn"))
     data = few(composed)
     learner = build_learner(composed, data)
-    size, same = frozen_features.measure_frozen_output(learner, data, 2)
+    size, same = cache.measure_frozen_output(learner, data, 2)
     frames = data.pack.lengths[data.rows("train")[0]]
     assert size == pytest.approx(64 * 32 * (frames // 4) * 4 * data.pack.lengths.sum() / frames)  # C, F, T, bytes
     assert same
@@ -200,7 +200,7 @@ def test_cache_is_disabled_without_disk_space(
     for free, message in {size + 1: enabled, size - 1: "GB of free space"}.items():
         monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: type("Usage", (), {"free": free}))
         with caplog.at_level(logging.INFO):
-            assert (frozen_features.build_frozen_cache(learner, data, tmp_path) is None) == (free < size)
+            assert (cache.build_frozen_cache(learner, data, tmp_path) is None) == (free < size)
         assert message in caplog.messages[-1]
 
 
@@ -213,5 +213,5 @@ def test_nothing_is_logged_without_permanently_frozen_layers(
     learner = build_learner(composed, data)
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        assert frozen_features.build_frozen_cache(learner, data, tmp_path) is None
+        assert cache.build_frozen_cache(learner, data, tmp_path) is None
     assert not caplog.records

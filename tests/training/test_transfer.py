@@ -13,12 +13,13 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from etude.backbones.ast import AST
+from etude.backbones.base import layer_indices, parameter_layer_index
 from etude.config import instantiate
 from etude.data.datamodule import build_datamodule
 from etude.errors import UserError
 from etude.training.build import LightningData, build_learner
 from etude.training.learner import Learner
-from etude.training.transfer import Transfer, layer_indices, parameter_layer_index
+from etude.training.transfer import Transfer
 
 Compose = Callable[..., dict[str, Any]]
 SMALL = ["backbone=cnn", "backbone.channels=[4,8,8,16]", "data.crop=1", "trainer.max_epochs=3", "logger.csv=null"]

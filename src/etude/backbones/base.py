@@ -212,6 +212,28 @@ def read_tag_names(weights: str | None, embedded: Mapping[str, str]) -> list[str
     return [str(name) for name in names]
 
 
+def layer_indices(backbone: Backbone) -> list[int]:
+    """Return the index of each layer of a backbone, from 0.
+
+    A layer without matrices, such as a final norm, has the index of the layer before it.
+
+    Args:
+        backbone: Any backbone.
+    """
+    indices: list[int] = []
+    for layer in backbone.layers():
+        has_matrix = any(p.ndim > 1 for p in layer.parameters())
+        indices.append(indices[-1] + has_matrix if indices else 0)
+    return indices
+
+
+def parameter_layer_index(backbone: Backbone) -> dict[str, int]:
+    """Return the layer index of each parameter of a backbone by name. A parameter outside of all layers has index 0."""
+    layers = zip(layer_indices(backbone), backbone.layers(), strict=True)
+    index_of = {id(p): index for index, layer in layers for p in layer.parameters()}
+    return {name: index_of.get(id(p), 0) for name, p in backbone.named_parameters()}
+
+
 @torch.library.custom_op("etude::lstm", mutates_args=())
 def lstm(x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
     """Return the states (B, T, H) of an LSTM for input (B, T, C) and initial states (1, B, H), with torch's weights."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from etude.backbones.ast import AST
+from etude.backbones.base import layer_indices, parameter_layer_index
 from etude.benchmarks.timing import (
     CLASSES,
     Classifier,
@@ -24,7 +25,7 @@ from etude.benchmarks.timing import (
     training_steps,
 )
 from etude.embeddings.cache import EmbeddingCache
-from etude.training.transfer import Transfer, layer_indices, parameter_layer_index
+from etude.training.transfer import Transfer
 
 FRAMES, CROPS, DEPTH, TRAINED_BLOCKS, BATCH, ROUNDS = 1293, (512, 256), 12, 2, 2, 3
 BINS, TINY = 128, "deit_tiny_distilled_patch16_224"  # with two output tokens, as in the AST

@@ -13,9 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from etude.config.compose import Composer, conf_dir, current_config, list_groups, open_hydra, program_name
-from etude.config.overrides import SWEEP_ONLY, ParsedOverride, check_override, hydra_message, parse_overrides
+from etude.config.overrides import (
+    SWEEP_ONLY,
+    ParsedOverride,
+    apply_probe_settings,
+    check_override,
+    hydra_message,
+    parse_overrides,
+)
 from etude.config.stored import renamed_key
 from etude.config.validation import config_errors, signature
+from etude.errors import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -315,7 +323,9 @@ def _validation_errors(config: DictConfig) -> list[str]:
             own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             if missing := sorted(OmegaConf.missing_keys(own)):
                 return [f"{key}: needs a value; add {key}=... to the command" for key in missing]
-            plain: Any = OmegaConf.to_container(own, resolve=True)
+            plain: Any = OmegaConf.to_container(apply_probe_settings(own), resolve=True)
+    except UserError as error:
+        return str(error).splitlines()
     except OmegaConfBaseException:
         return []
     return config_errors(plain)

@@ -1,4 +1,4 @@
-"""Parsing, checking and quoting of single command-line overrides."""
+"""Parsing, checking and quoting of command-line overrides, and the settings that linear probes require."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from etude.config.compose import BASE_GROUPS, Composer
 from etude.config.stored import renamed_in_message, renamed_key, renamed_option
 from etude.config.validation import NAMED_NODES
+from etude.errors import UserError
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
+    from omegaconf import DictConfig
 
 
 SWEEP_ONLY = "several values require a sweep; add -m"  # error message for several values without a sweep
@@ -259,3 +261,85 @@ def hydra_message(error: Exception | None, any_type: bool = False) -> list[str]:
     is_list = len(lines) > 2 and lines[1].endswith(":")  # a heading, such as "Available options", with its items
     items = [", ".join(line.strip("\t -") for line in lines[2:])] if is_list else []
     return [" ".join([*lines[:2], *items]) if lines else type(error).__name__]
+
+
+LINEAR_PROBE = "etude.training.optimiser.LinearProbe"
+PROBE_SETTINGS: dict[str, tuple[Any, str]] = {
+    "augment": (None, "is fitted to clips without augmentation"),
+    "data.crop": (None, "is fitted to complete clips (or to the mean of data.eval_crops crops)"),
+    "data.balanced_sampling": (None, "is fitted to each clip once; optim.class_weights balances the classes"),
+    "data.overfit": (None, "has no steps"),
+    "trainer.max_epochs": (1, "has no epochs"),
+    "trainer.check_val_every_n_epoch": (1, "has no epochs"),
+    "trainer.accumulate_grad_batches": (1, "has no gradients"),
+    "trainer.gradient_clip_val": (None, "has no gradients"),
+    "compile": (False, "runs the backbone only once for each clip"),
+    "head": ({"_target_": "etude.tasks.heads.Linear", "dropout": 0.0, "norm": False}, "has linear heads"),
+    "weighting": ({"_target_": "etude.tasks.loss_weighting.WeightedSum", "weights": {}}, "fits each target alone"),
+    "transfer.train": ("probe", "needs a frozen backbone, as with transfer=probe"),
+    "transfer.layer_decay": (1.0, "has no learning rate"),
+    "callbacks.ema": (None, "has no weights to average"),
+    "callbacks.early_stopping": (None, ""),
+    "callbacks.checkpoint.monitor": (None, ""),
+}
+"""Required value of each key, and the reason for which another value in the command is refused; "" accepts it."""
+TARGET_SETTINGS: dict[str, tuple[Any, str]] = {
+    "smoothing": (0.0, "is fitted to the true classes"),
+    "class_weight": (None, "chooses the class weights among optim.class_weights"),
+    "loss": ("mse", "minimises the squared error"),
+    "bounded": (False, "has linear outputs"),
+}
+PROBE_GROUPS = ("head", "weighting", "transfer", "callbacks")  # groups whose options set one of these keys
+
+
+def apply_probe_settings(config: DictConfig) -> DictConfig:
+    """Return the config of a run with the settings that `optim=linear_probe` requires. Other configs are unchanged.
+
+    Values of the config groups and of experiments are replaced. Values that the command sets are refused.
+
+    Args:
+        config: The composed config. Its command is the one of Hydra's current config.
+
+    Raises:
+        UserError: The command sets other values.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    if OmegaConf.select(config, "optim._target_") != LINEAR_PROBE:
+        return config
+    command = [str(text) for text in HydraConfig.get().overrides.task] if HydraConfig.initialized() else []
+    result, errors = config.copy(), []
+    OmegaConf.set_struct(result, False)
+    settings = dict(PROBE_SETTINGS)
+    for name, target in (OmegaConf.select(config, "task.targets") or {}).items():
+        settings |= {f"task.targets.{name}.{key}": TARGET_SETTINGS[key] for key in target if key in TARGET_SETTINGS}
+    if OmegaConf.select(config, "data.eval_crops"):
+        del settings["data.crop"]
+    for key, (value, reason) in settings.items():
+        current = OmegaConf.select(result, key)
+        if (OmegaConf.to_container(current) or None if OmegaConf.is_config(current) else current) == value:
+            continue
+        given = [text for text in command if _sets(text.partition("=")[0].lstrip("+~"), key)]
+        if given and reason:
+            errors.append(f"{given[-1]}: a linear probe (optim=linear_probe) {reason}; remove it")
+        if not OmegaConf.select(result, "transfer._target_") and key.startswith("transfer."):
+            OmegaConf.update(result, "transfer", {"_target_": "etude.training.transfer.Transfer"})
+        if key.count(".") < 2 or OmegaConf.select(result, key.rpartition(".")[0]):
+            OmegaConf.update(result, key, value, merge=False)
+    if (trial := OmegaConf.select(result, "choices.debug")) in ("overfit", "find_lr"):
+        errors = [f"debug={trial}: a linear probe (optim=linear_probe) has no steps; remove it"]
+    if "fsdp" in str(OmegaConf.select(result, "trainer.strategy")):
+        errors.append("trainer.strategy: a linear probe (optim=linear_probe) cannot be sharded; use trainer=ddp")
+    for name in ("kind", "lr", "weight_decay", "warmup", "schedule"):  # of an experiment with gradients
+        if name in result.optim and not any(_sets(text.partition("=")[0], f"optim.{name}") for text in command):
+            del result.optim[name]
+    if errors:
+        raise UserError("\n".join(errors))
+    OmegaConf.set_struct(result, True)
+    return result
+
+
+def _sets(given: str, key: str) -> bool:
+    """Return whether the key of an override sets a required key, a key inside it, or the option of its group."""
+    return given == key or given.startswith(f"{key}.") or (given in PROBE_GROUPS and key.startswith(f"{given}."))

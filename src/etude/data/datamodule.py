@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -213,19 +213,22 @@ class MusicData:
         """Keys by which the clips are recognised in other collections. Call `setup` first."""
         return ClipKeys.of_clips(self.pack.index, getattr(self.source, "id_space", None))
 
-    def rows(self, split: str) -> np.ndarray:
-        """Return the rows of a split in the pack's table."""
-        return np.flatnonzero(self.splits == split)
+    def rows(self, split: str | Sequence[str]) -> np.ndarray:
+        """Return the rows of one or more splits in the pack's table."""
+        return np.flatnonzero(np.isin(self.splits, split))
 
-    def clips(self, split: str, evaluation: bool) -> Clips:
+    def clips(self, split: str | Sequence[str], evaluation: bool) -> Clips:
         """Return the data set of a split, with random crops, or with complete clips or several crops for evaluation."""
         crop = None if evaluation and not self.eval_crops else self.crop
         crops = self.eval_crops if evaluation else None
         return Clips(self.pack, self.rows(split), self.feature.columns, self.y, crop, crops)
 
-    def loader(self, split: str, train: bool = False) -> DataLoader[Batch]:
-        """Return the batches of a split, shuffled random crops for training, or evaluation clips in order."""
-        if split not in SPLITS:
+    def loader(self, split: str | Sequence[str], train: bool = False) -> DataLoader[Batch]:
+        """Return the batches of a split, shuffled random crops for training, or evaluation clips in order.
+
+        Evaluation clips can be of several splits.
+        """
+        if not ({split} if isinstance(split, str) else set(split)) <= set(SPLITS):
             raise DataError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         if self.overfit:
             train_rows = self.rows("train")

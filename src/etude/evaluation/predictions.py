@@ -3,6 +3,8 @@
 The columns are:
 
 - `id`, `group` and `split`;
+- `out_of_fold`, only in runs of linear probes that are fitted to validation clips too: whether the predictions are from
+  the inner folds, which are fitted without the clip. All other columns of predictions then have these predictions;
 - for each target `<target>.true`, `<target>.pred`, and the predictions of the baselines: `<target>.baseline.constant`,
   `<target>.baseline.statistics`, and on request `<target>.baseline.shortcuts`. Runs of earlier versions have
   `<target>.baseline.linear` instead;
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.errors import UserError
-from etude.evaluation.linear_models import known_values
+from etude.evaluation.linear_candidates import known_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +35,7 @@ def assemble_predictions(
     embedding: np.ndarray,
     targets: Mapping[str, Mapping[str, Any]],
     baselines: Mapping[str, Mapping[str, np.ndarray]],
+    out_of_fold: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Combine predictions, true values and baselines in one table.
 
@@ -44,6 +47,7 @@ def assemble_predictions(
         embedding: Embeddings (n, D).
         targets: Kind and classes of each target.
         baselines: Predictions of the fitted baselines for the predicted clips (n,), by target and name of the baseline.
+        out_of_fold: Mask of the clips whose predictions are from inner folds (n,), bool. None adds no column.
 
     Returns:
         The table (n rows).
@@ -52,6 +56,8 @@ def assemble_predictions(
 
     columns: dict[str, Any] = {name: clips[name].to_numpy()[rows] for name in ("id", "group")}
     columns["split"] = splits[rows]
+    if out_of_fold is not None and out_of_fold.any():
+        columns["out_of_fold"] = out_of_fold
     for name, spec in targets.items():
         true = clips[name].to_numpy()
         columns[f"{name}.true"] = true[rows]

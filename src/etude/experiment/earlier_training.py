@@ -97,7 +97,11 @@ def training_record(
         UserError: A resumed run was trained or validated on other clips before, such as after a change of its table.
             These clips could now be test clips.
     """
-    own = TrainingRecord.of_run(data.clip_keys, data.splits, str(config["name"]), data.source.name)
+    joins = (config.get("optim") or {}).get(
+        "join_validation", False
+    )  # a linear probe is fitted to validation clips too
+    splits = np.where(data.splits == "val", "train", data.splits) if joins else data.splits
+    own = TrainingRecord.of_run(data.clip_keys, splits, str(config["name"]), data.source.name)
     stored = read_checkpoint(run.last_path)["etude"].get("training_record") if run is not None else None
     if run is not None and stored:
         before = TrainingRecord.from_plain(stored["own"], run.last_path.name)

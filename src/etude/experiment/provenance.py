@@ -222,7 +222,8 @@ def describe_targets(data: MusicData, names: Iterable[str]) -> dict[str, dict[st
 def summarise_training(trainer: Trainer, learner: Learner) -> dict[str, Any]:
     """Return the number of parameters and epochs, and the epoch and monitored score of the best checkpoint.
 
-    `stopped_by` is the validation score that could end the training, which then selected the last epoch.
+    `stopped_by` is the validation score that could end the training, which then selected the last epoch. A linear probe
+    has no epochs, and `linear_probe` with a description of the fit of each target.
     """
     checkpoint: Any = trainer.checkpoint_callback
     epoch, path = None, getattr(checkpoint, "best_model_path", "")
@@ -230,11 +231,13 @@ def summarise_training(trainer: Trainer, learner: Learner) -> dict[str, Any]:
         epoch = int(read_checkpoint(Path(path))["epoch"]) + 1
     score = getattr(checkpoint, "best_model_score", None)
     stopping = [callback.monitor for callback in trainer.early_stopping_callbacks if callback.monitor]
+    probes = {name: fit.record for name, fit in getattr(learner, "probes", {}).items()}
     return {
         "parameters": sum(p.numel() for p in learner.parameters()),
-        "epochs": trainer.current_epoch,
+        "epochs": None if probes else trainer.current_epoch,
         "best_epoch": epoch,
         "best_score": None if score is None else float(score),
         "monitor": getattr(checkpoint, "monitor", None),
         "stopped_by": next((name for name in stopping if name.startswith(VALIDATION)), None),
+        **({"linear_probe": probes} if probes else {}),
     }

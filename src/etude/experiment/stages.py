@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.data.datamodule import MusicData, build_datamodule
+from etude.embeddings.cache import build_frozen_cache
 from etude.errors import RunError, UserError
 from etude.evaluation.predictions import assemble_predictions
 from etude.experiment import baselines, provenance
@@ -33,9 +34,8 @@ from etude.training.build import (
     check_strategy,
     compile_backbone,
 )
-from etude.training.callbacks import OverfitPredictions
+from etude.training.callbacks import OverfitPredictions, remedies
 from etude.training.checkpointing import explain_restore_errors
-from etude.training.frozen_features import build_frozen_cache
 from etude.training.learner import Learner
 from etude.training.lightning import Trainer, seed_everything
 from etude.training.memory_errors import explain_memory_errors, is_memory_error
@@ -154,7 +154,8 @@ def fit_and_measure(
     """
     fit_start = time.monotonic()
     with explain_restore_errors(folder), interruptible(), explain_memory_errors(config, folder, trainer, learner):
-        trainer.fit(learner, LightningData(data), ckpt_path=str(last) if last else None, weights_only=True)
+        batches = LightningData(data, learner.fitted_splits)
+        trainer.fit(learner, batches, ckpt_path=str(last) if last else None, weights_only=True)
     if any(getattr(callback, "ends_after_fit", False) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         return {}
     fit_end = time.monotonic()
@@ -263,11 +264,12 @@ def predict_splits(
         if invalid := int((~np.isfinite(values)).reshape(len(rows), -1).any(1).sum()):
             raise RunError(
                 f"training diverged: the network's outputs for {name} are not finite for {invalid} of {len(rows)} "
-                f"clips; lower optim.lr (now {learner.optimiser.lr:g})"
+                f"clips; {remedies(trainer, learner)[0]}"
             )
     specs = {name: data.targets[name] for name in predicted}
     others, fitted = baselines.fit_baselines(data, rows, specs, train_seconds, shortcuts)
-    return assemble_predictions(data.pack.index, data.splits, rows, predicted, embedding, specs, others), fitted
+    joined = np.isin(rows, getattr(learner, "joined_rows", []))
+    return assemble_predictions(data.pack.index, data.splits, rows, predicted, embedding, specs, others, joined), fitted
 
 
 def write_results(

@@ -12,6 +12,7 @@ from typing import Any
 
 from etude.config.compose import plain_config, program_name
 from etude.config.instantiate import stored_config
+from etude.config.overrides import apply_probe_settings
 from etude.config.stored import flatten, output_overrides
 from etude.errors import UserError
 from etude.files import atomic, os_errors, ownership
@@ -163,7 +164,7 @@ def resolve_config(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
         refuse_process_count(config["trainer"])
         return config, True
     try:
-        config = plain_config(composed)
+        config = plain_config(apply_probe_settings(composed))
         refuse_process_count(config["trainer"])
         return config, False
     except UserError:

@@ -41,6 +41,7 @@ def flatten_results(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> di
         - `test/<target>/n`, `.../groups` and `.../ungrouped`: Numbers of clips, of groups, and of clips with an unknown
           group. If all groups are unknown, the number of groups is omitted.
         - `best/epoch` and `best/<monitor>`: Epoch and monitored score of the best checkpoint.
+        - `linear_probe/<target>/C` or `.../alpha`: Chosen penalty of a linear probe, which has no best epoch.
         - `seconds/...`: Durations.
     """
     flat: dict[str, float | None] = {}
@@ -48,7 +49,11 @@ def flatten_results(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> di
         for split, results in target["splits"].items():
             flat |= dict(_flatten_split(f"{SPLIT_NAMES[split]}/{name}", results))
     model = record.get("model", {})
-    flat |= {"best/epoch": model.get("best_epoch"), f"best/{model.get('monitor')}": model.get("best_score")}
+    if probes := model.get("linear_probe"):
+        for name, probe in probes.items():
+            flat |= {f"linear_probe/{name}/{key}": value for key, value in probe["penalty"].items()}
+    else:
+        flat |= {"best/epoch": model.get("best_epoch"), f"best/{model.get('monitor')}": model.get("best_score")}
     flat |= {key: model.get(key) for key in ("epochs", "parameters")}
     flat |= {f"seconds/{key}": value for key, value in record.get("seconds", {}).items()}
     return {key: value for key, value in flat.items() if value is not None}

@@ -255,6 +255,8 @@ def write_report(run: RunFolder) -> Path:
         "curves": run_figures.draw_learning_curves(
             run.read_curves(), model.get("best_epoch"), model.get("monitor") or "val/score"
         ),
+        "probes": [probe_section(name, probe) for name, probe in (model.get("linear_probe") or {}).items()],
+        "validation_remark": _validation_remark(model),
         "embeddings": run_figures.embedding_maps(table, metrics["targets"], pooled=bool(data.get("pooled"))),
         "card": html.markdown_to_html(data.get("card", "")),
         "config": run.read_config_text(),
@@ -270,6 +272,65 @@ def write_report(run: RunFolder) -> Path:
     max_bytes = worst_errors.MAX_PAGE_SIZE - len(page.render(values | {"omitted": {}}).encode())
     omitted = worst_errors.add_error_cards(run, saved_errors, sections, max_bytes)
     return write_text(run.report_path, page.render(values | {"omitted": omitted}))
+
+
+def probe_section(name: str, probe: dict[str, Any]) -> dict[str, Any]:
+    """Return the description of the linear probe of a target, and the inner score of each penalty.
+
+    Args:
+        name: Name of the target.
+        probe: Its entry in the record.
+    """
+    is_label = probe["score"] == "log_loss"
+    key = "C" if is_label else "alpha"
+    penalty = "".join(f", {key} = {value:g}" for value in probe["penalty"].values())
+    weights = f", {probe['class_weight']} class weights" if probe.get("class_weight") else ""
+    clips = formatting.format_count(probe["clips"], "clip")
+    if probe["validation_clips"]:
+        clips += (
+            f", of which {probe['validation_clips']} are validation clips. Their predictions are from the inner folds, "
+            "fitted without the clip. The baselines are fitted to the training clips alone"
+        )
+    groups = f" that keep {probe['groups']} groups together" if probe["groups"] else ""
+    folds = f" {probe['folds']} inner folds{groups}." if probe["candidates"] else ""
+    warnings = []
+    if probe.get("at_end"):
+        warnings.append(
+            f"The chosen penalty is the {probe['at_end']} of the grid, so that a better one may be outside; extend "
+            f"optim.{key}."
+        )
+    candidates = probe["candidates"]
+    columns = list(dict.fromkeys(candidate.get("class_weight") for candidate in candidates))
+    chosen = (probe["penalty"], probe.get("class_weight"))
+    scores = {(c["penalty"].get(key), c.get("class_weight")): -c["inner_score"] for c in candidates}
+    rows = [
+        {
+            "penalty": f"{value:g}",
+            "cells": [{"score": scores[value, w], "chosen": chosen == ({key: value}, w)} for w in columns],
+        }
+        for value in dict.fromkeys(value for value, _ in scores)
+    ]
+    title = "log-loss (nats)" if is_label else "mean squared error"
+    return {
+        "title": f"Linear probe of {name}",
+        "summary": f"{formatting.capitalise_first(probe['name'])}{penalty}{weights}, fitted to {clips}.{folds}",
+        "warnings": warnings,
+        "caption": f"Inner score: {title}, over the predictions of all inner folds.",
+        "key": key,
+        "columns": [f"{weight} class weights" if weight else title for weight in columns],
+        "rows": rows,
+        "seconds": probe["seconds"],
+    }
+
+
+def _validation_remark(model: dict[str, Any]) -> str:
+    """Return the remark on the heading of validation scores."""
+    probes = (model.get("linear_probe") or {}).values()
+    if any(probe["validation_clips"] for probe in probes):
+        return " (out-of-fold predictions of the inner folds, by which the penalty was chosen)"
+    if model.get("monitor") or model.get("stopped_by"):
+        return " (the epoch was selected by these scores, so they are optimistic)"
+    return " (these scores were not used to select an epoch)"
 
 
 def _record_text(record: dict[str, Any]) -> str:

@@ -92,9 +92,16 @@ DATA = {
     },
     **{"splits?": {"*": {"clips": COUNT, "groups?": COUNT}}, "disjoint?": (bool,)},
 }
+PROBE = {
+    **{"name": TEXT, "score": TEXT, "inner_score?": NUMBER_OR_NULL, "penalty": {"*": NUMBER}, "class_weight?": TEXT},
+    **dict.fromkeys(("clips", "validation_clips", "folds", "groups"), COUNT),
+    **{"candidates": [{"penalty": {"*": NUMBER}, "class_weight?": TEXT, "inner_score": NUMBER}]},
+    **{"seconds": NUMBER, "at_end?": TEXT},
+}
 MODEL = {
     **dict.fromkeys(("backbone?", "head?", "task?", "feature?", "monitor?", "stopped_by?"), TEXT),
     **{"parameters?": COUNT, "epochs?": COUNT, "best_epoch?": COUNT, "best_score?": NUMBER},
+    **{"linear_probe?": {"*": PROBE}},
 }
 EARLIER_RUN = {"name": TEXT, "data": TEXT, "clips": COUNT, "validation_clips": COUNT}
 EARLIER_TRAINING = {
@@ -222,6 +229,8 @@ def table_fault(table: DataFrame, targets: dict[str, Any]) -> str:
     """
     if missing := [name for name in ("id", "group", "split") if name not in table.columns]:
         return f"there is no column {missing[0]}"
+    if "out_of_fold" in table.columns and table["out_of_fold"].dtype.kind != "b":
+        return "column out_of_fold does not contain true and false"
     if not table["id"].map(lambda clip_id: isinstance(clip_id, str)).all():
         return "ids are not strings"
     if len(duplicates := table["id"][table.duplicated(["id", "split"]) & (table["split"] == "test")]):

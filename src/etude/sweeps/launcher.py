@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.config.compose import current_config, plain_config
-from etude.config.overrides import parse_overrides, quote_value
+from etude.config.overrides import apply_probe_settings, parse_overrides, quote_value
 from etude.errors import UserError
 from etude.experiment.start import FINISHED, run_state
 from etude.files import os_errors, ownership
@@ -140,7 +140,7 @@ def _compose_job(
         folder = _job_folder(table.folder, str(composed.hydra.sweep.subdir))
         keys = [str(key) for key in composed if key != "hydra"]
         try:
-            plain, error_message = plain_config(OmegaConf.masked_copy(composed, keys)), ""
+            plain, error_message = plain_config(apply_probe_settings(OmegaConf.masked_copy(composed, keys))), ""
         except UserError as error:
             plain, error_message = {}, str(error)
     hydra_overrides = [str(override) for override in composed.hydra.overrides.hydra]

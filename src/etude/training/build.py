@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ from etude.training.lightning import (
     MisconfigurationException,
     Trainer,
 )
+from etude.training.linear_probe import ProbeLearner
 from etude.training.network import Network, build_modules, load_weights
+from etude.training.optimiser import LinearProbe
 from etude.training.transfer import Transfer
 
 log = logging.getLogger(__name__)
@@ -53,7 +55,8 @@ def build_from_recipe(recipe: Mapping[str, Any], transfer: Transfer | None = Non
     augment = make(config["augment"]) if config.get("augment") else None
     decibel = torch.tensor(make(recipe["front"]).decibel[slice(*recipe["columns"])]) if "front" in recipe else None
     optimiser = make(config["optim"])
-    return Learner(standardiser, backbone, task, optimiser, augment, dict(recipe), decibel, transfer, readout)
+    learner_class = ProbeLearner if isinstance(optimiser, LinearProbe) else Learner
+    return learner_class(standardiser, backbone, task, optimiser, augment, dict(recipe), decibel, transfer, readout)
 
 
 def build_learner(config: Mapping[str, Any], source: MusicData, resume: bool = False) -> Learner:
@@ -161,11 +164,13 @@ class LightningData(LightningDataModule):
 
     Args:
         data: Data of the run.
+        fitted_splits: Splits whose complete clips are fitted, each clip once, as by linear probes. None trains on
+            random crops of the training split.
     """
 
-    def __init__(self, data: MusicData) -> None:
+    def __init__(self, data: MusicData, fitted_splits: Sequence[str] | None = None) -> None:
         super().__init__()
-        self.data = data
+        self.data, self.fitted_splits = data, fitted_splits
 
     def prepare_data(self) -> None:
         """Prepare the pack if it is missing or outdated."""
@@ -178,8 +183,8 @@ class LightningData(LightningDataModule):
             self.data.rank, self.data.world = self.trainer.global_rank, self.trainer.world_size
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return shuffled random crops of the training split."""
-        return self.data.train_dataloader()
+        """Return shuffled random crops of the training split, or the complete clips of the fitted splits."""
+        return self.data.loader(self.fitted_splits) if self.fitted_splits else self.data.train_dataloader()
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return complete clips of the validation split."""

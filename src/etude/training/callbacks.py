@@ -47,7 +47,7 @@ class EpochLines(ProgressBar):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the results of the epoch."""
-        if self.silent:
+        if self.silent or not pl_module.automatic_optimization:  # a linear probe logs its fits
             return
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         shown: dict[str, Any] = {"train/loss": None, "val/loss": None}
@@ -213,7 +213,9 @@ class NonFiniteLossGuard(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Start the check of this step and read the check of the previous step."""
+        """Start the check of this step and read the check of the previous step. A linear probe has no loss."""
+        if pl_module.losses is None:
+            return
         local_flags = (~torch.isfinite(pl_module.losses)).int()  # type: ignore[union-attr, arg-type]
         flags = local_flags.clone()
         if trainer.world_size > 1:  # all processes must stop at the same step, or some would wait forever
@@ -300,13 +302,14 @@ def divergence_message(trainer: Trainer, symptom: str) -> str:
     learner: Any = trainer.lightning_module
     return (
         f"training diverged at step {trainer.global_step} (epoch {trainer.current_epoch + 1}): {symptom}; "
-        f"{' or '.join(_remedies(trainer, learner))}"
+        f"{' or '.join(remedies(trainer, learner))}"
     )
 
 
-def _remedies(trainer: Trainer, learner: Any) -> list[str]:
+def remedies(trainer: Trainer, learner: Any) -> list[str]:
     """Return possible remedies with the current values."""
-    remedies = [f"lower optim.lr (now {learner.optimiser.lr:g})"]
+    rate = getattr(learner.optimiser, "lr", None)
+    remedies = ["check the weights of the backbone"] if rate is None else [f"lower optim.lr (now {rate:g})"]
     if trainer.precision != "32-true":
         remedies.append(f"set trainer.precision=32-true (now {trainer.precision})")
     return remedies
@@ -318,9 +321,9 @@ def loss_message(trainer: Trainer, check: LossCheck, rows: list[int]) -> str:
     ids = trainer.datamodule.data.pack.index["id"].iloc[rows].tolist()  # type: ignore[attr-defined]
     targets = [name for name, bad in zip(learner.task.targets, check.flags[1:].tolist(), strict=True) if bad]
     more = f" and {len(ids) - MAX_LISTED_CLIPS} more" if len(ids) > MAX_LISTED_CLIPS else ""
-    remedies = _remedies(trainer, learner)
-    remedies.insert(1, "check these clips")
+    measures = remedies(trainer, learner)
+    measures.insert(1, "check these clips")
     return (
         f"epoch {check.epoch}, step {check.step}: the loss of {', '.join(targets) or 'the weighting'} is not finite, "
-        f"on the clips {', '.join(ids[:MAX_LISTED_CLIPS])}{more}; {', '.join(remedies[:-1])} or {remedies[-1]}"
+        f"on the clips {', '.join(ids[:MAX_LISTED_CLIPS])}{more}; {', '.join(measures[:-1])} or {measures[-1]}"
     )

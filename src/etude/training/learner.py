@@ -7,12 +7,13 @@ devices processed is kept once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from etude.backbones.base import Backbone
+from etude.backbones.base import Backbone, layer_indices, parameter_layer_index
 from etude.data.batches import Batch
 from etude.embeddings.cache import EmbeddingCache
 from etude.embeddings.readouts import Readout
@@ -22,7 +23,7 @@ from etude.training.checkpointing import random_state, restore_random_state
 from etude.training.lightning import LightningModule, Metric
 from etude.training.network import Network, Standardiser
 from etude.training.optimiser import Optimiser
-from etude.training.transfer import Transfer, layer_indices, parameter_layer_index
+from etude.training.transfer import Transfer
 
 
 class PredictionCollector(Metric):
@@ -103,6 +104,7 @@ class Learner(Network, LightningModule):
         self.cache: EmbeddingCache | None = None
         self.random: dict[str, Any] | None = None
         self.axes = {name: p.ndim for name, p in self.named_parameters()}  # a shard of a matrix is a vector
+        self.fitted_splits: Sequence[str] | None = None  # of complete clips; None trains on random crops
         self.losses: Tensor | None = None  # of the last step: the weighted loss and each target's loss (1 + K,)
 
     def train(self, mode: bool = True) -> Learner:

@@ -1,13 +1,17 @@
-"""Optimiser and learning-rate schedule."""
+"""Optimiser and learning-rate schedule, and the grid of linear probes, which have neither."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+
+from etude.evaluation.linear_candidates import FOLDS, Candidate
+
+TOLERANCE = 1e-6  # gradient of the mean loss at which a fit ends; 1e-8 changes probabilities by less than 1e-4
 
 
 @dataclass(frozen=True)
@@ -87,3 +91,52 @@ class Optimiser:
         if self.schedule == "none":
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """Grid of penalties of linear probes, the alternative to an optimiser.
+
+    Args:
+        join_validation: Whether validation clips join the training clips. Their predictions are then out of fold.
+        C: Inverse penalties of the logistic regressions of labels, for standardised features.
+        alpha: Penalties of the ridge regressions of scalars, for standardised features.
+        class_weights: Weights of the classes of a label, among which one is chosen: null for equal weights of all
+            clips, or `balanced`.
+        folds: Number of inner folds.
+
+    Raises:
+        ValueError: A grid is empty, or has a value that is not allowed.
+    """
+
+    join_validation: bool = True
+    C: Sequence[float] = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
+    alpha: Sequence[float] = (1e6, 3e5, 1e5, 3e4, 1e4, 3e3, 1e3, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
+    class_weights: Sequence[str | None] = (None, "balanced")
+    folds: int = FOLDS
+
+    def __post_init__(self) -> None:
+        for name, values in (("C", self.C), ("alpha", self.alpha)):
+            is_list = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
+            if not is_list or not all(type(value) in (int, float) and 0 < value < math.inf for value in values):
+                raise ValueError(f"optim.{name} must be a list of numbers greater than 0, got {values!r}")
+        weights = self.class_weights
+        if isinstance(weights, str) or not weights or not set(weights) <= {None, "balanced"}:
+            raise ValueError(f"optim.class_weights must be a list of null or balanced, got {weights!r}")
+        if self.folds < 2:
+            raise ValueError(f"optim.folds must be at least 2, got {self.folds}")
+
+    @property
+    def fitted_splits(self) -> tuple[str, ...]:
+        """Splits whose clips are fitted."""
+        return ("train", "val") if self.join_validation else ("train",)
+
+    def candidates(self, kind: str) -> list[Candidate]:
+        """Return the models among which one is chosen, from the strongest penalty for each class weight."""
+        if kind == "scalar":
+            return [Candidate("ridge regression", {"alpha": float(a)}) for a in sorted(set(self.alpha), reverse=True)]
+        return [
+            Candidate("logistic regression", {"C": float(c)}, weight, TOLERANCE)
+            for weight in dict.fromkeys(self.class_weights)
+            for c in sorted(set(self.C))
+        ]

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from etude.backbones.base import Backbone
+from etude.backbones.base import Backbone, layer_indices, parameter_layer_index
 from etude.errors import UserError
 from etude.files.safe_read import read_checkpoint
 from etude.runs.folder import find_weights
@@ -211,28 +211,6 @@ def copied_weights(backbone: Backbone, copied: Container[str]) -> list[tuple[int
         rows[layer_of[name]][0] += parameter.numel() * (name in copied)
         rows[layer_of[name]][1] += parameter.numel()
     return [(n_copied, n_weights) for n_copied, n_weights in rows]
-
-
-def layer_indices(backbone: Backbone) -> list[int]:
-    """Return the index of each layer of a backbone, from 0.
-
-    A layer without matrices, such as a final norm, has the index of the layer before it.
-
-    Args:
-        backbone: Any backbone.
-    """
-    indices: list[int] = []
-    for layer in backbone.layers():
-        has_matrix = any(p.ndim > 1 for p in layer.parameters())
-        indices.append(indices[-1] + has_matrix if indices else 0)
-    return indices
-
-
-def parameter_layer_index(backbone: Backbone) -> dict[str, int]:
-    """Return the layer index of each parameter of a backbone by name. A parameter outside of all layers has index 0."""
-    layers = zip(layer_indices(backbone), backbone.layers(), strict=True)
-    index_of = {id(p): index for index, layer in layers for p in layer.parameters()}
-    return {name: index_of.get(id(p), 0) for name, p in backbone.named_parameters()}
 
 
 def _check_front_end(recipe: dict[str, Any], front: dict[str, object] | None, path: Path) -> None:

@@ -13,7 +13,7 @@ from etude.config.stored import flatten, renamed_key
 from etude.errors import UserError
 from etude.evaluation.formatting import METRIC_ORDER, NAMES, printable
 from etude.evaluation.means import mean_name
-from etude.reports.comparison.runs import ComparedRun, nested_value
+from etude.reports.comparison.runs import ComparedRun, describe_penalties, nested_value, optimiser_name
 from etude.reports.comparison.table import REPEAT_AXES, SCORE_AXES, Labels
 
 SPLITS = ("test", "val")
@@ -24,6 +24,8 @@ IGNORED_KEYS = (
 )
 """Config keys that do not change the scores."""
 CLASS_METRICS = ("precision", "recall", "f1")
+CHOSEN_AXES = ("penalty",)
+"""Axes that a run chose itself, so that runs with other values can still repeat one experiment."""
 RUN_TABLE_AXES = ("backbone", "feature", "task")
 """Axes that a table of runs always shows, even if all runs have the same value."""
 
@@ -209,12 +211,11 @@ def differing_axes(runs: Sequence[ComparedRun], maximum: int = 4) -> list[str]:
     Returns:
         Named axes, then config keys. A key is returned if it differs between runs that are equal on all named axes.
     """
-    named = [
-        axis for axis in NAMED_AXES if axis not in REPEAT_AXES and len({axis_value(run, axis) for run in runs}) > 1
-    ]
+    setting_axes = [axis for axis in NAMED_AXES if axis not in (*REPEAT_AXES, *CHOSEN_AXES)]
+    named = [axis for axis in setting_axes if len({axis_value(run, axis) for run in runs}) > 1]
     by_values = defaultdict(list)
     for run in runs:
-        values = tuple(axis_value(run, axis) for axis in NAMED_AXES if axis not in REPEAT_AXES)
+        values = tuple(axis_value(run, axis) for axis in setting_axes)
         by_values[values].append(flatten(run.config) | {"transfer.init_from": run.source})
     keys: dict[str, None] = {}
     for configs in by_values.values():
@@ -231,7 +232,7 @@ def settings_key(run: ComparedRun, left_out: str = "seed") -> str:
         for key, value in config.items()
         if _changes_scores(key) and not key.startswith(f"{left_out}.")
     )
-    return repr([values, *(reader(run) for axis, reader in NAMED_AXES.items() if axis != left_out)])
+    return repr([values, *(reader(run) for axis, reader in NAMED_AXES.items() if axis not in (left_out, *CHOSEN_AXES))])
 
 
 def equal_values(first: str, second: str) -> bool:
@@ -282,6 +283,8 @@ NAMED_AXES: dict[str, Callable[[ComparedRun], Any]] = {
     "task": _group_option("task"),
     "setting": _setting,
     "transfer": _transfer,
+    "optim": optimiser_name,
+    "penalty": describe_penalties,
     "pretrained": _pretrained,
     "data": lambda run: run.data.get("name") or nested_value(run.config, "choices", "data"),
     "seed": lambda run: run.record.get("seed", run.config.get("seed")),

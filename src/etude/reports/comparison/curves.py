@@ -145,6 +145,8 @@ def _read_values(run: ComparedRun) -> tuple[dict[str, dict[int, float]], str]:
         return {}, "curves.csv cannot be read"
     if not run.files.curves_path.is_file():
         return {}, run.remark.rstrip(".") if run.status != "finished" and run.remark else "there is no curves.csv"
+    if mapping_or_empty(run.record.get("model")).get("linear_probe"):
+        return {}, "a linear probe has no epochs"
     cells: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         epoch = _number(row.get("epoch"))

@@ -208,7 +208,11 @@ def _pooled_record(records: list[dict[str, Any]], table: pd.DataFrame) -> dict[s
         },
     }
     seconds = {k: round(sum(r.get("seconds", {}).get(k, 0) for r in records), 1) for k in first.get("seconds", {})}
-    model = {k: v for k, v in first.get("model", {}).items() if k not in ("epochs", "best_epoch", "best_score")}
+    model = {
+        k: v
+        for k, v in first.get("model", {}).items()
+        if k not in ("epochs", "best_epoch", "best_score", "linear_probe")
+    }
     targets = {name: _pooled_target(name, [record["targets"][name] for record in records], table, folds)
                | _pooled_baselines([record["targets"][name] for record in records])
                for name in first["targets"]}  # fmt: skip

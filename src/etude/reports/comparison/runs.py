@@ -194,24 +194,45 @@ def training_settings(run: ComparedRun) -> dict[str, tuple[str, Labels]]:
         crop = f"{crop.get('beats')} beats" if beats else f"{crop.get('seconds')} s"
     stopping = nested_value(config, "callbacks", "early_stopping")
     patience = nested_value(stopping, "patience") or (config.get("patience") if stopping else "no early stopping")
+    is_probe = optimiser_name(run) == "linear_probe"
+    epochs, rate = (nested_value(config, *key) for key in (("trainer", "max_epochs"), ("optim", "lr")))
+    fitted = ("train", "val") if nested_value(config, "optim", "join_validation") else ("train",)
+    n_clips = [nested_value(data, "splits", split, "clips") for split in fitted]
     collection = " ".join(str(value)[:12] for value in (data.get("name"), data.get("labels")) if value)
     values: dict[str, tuple[Any, Labels]] = {
         "data.batch_size": (nested_value(config, "data", "batch_size"), ()),
         "trainer.accumulate_grad_batches": (nested_value(config, "trainer", "accumulate_grad_batches"), ()),
         "data.crop": (crop or "whole clips", ()),
         "data.eval_crops": (nested_value(config, "data", "eval_crops") or "whole clips", ()),
-        "trainer.max_epochs": (nested_value(config, "trainer", "max_epochs"), ()),
-        "patience": (patience, ("callbacks.early_stopping",)),
-        "optim.lr": (nested_value(config, "optim", "lr"), ()),
+        "trainer.max_epochs": ("linear probe" if is_probe else epochs, ("optim",)),
+        "patience": ("linear probe" if is_probe else patience, ("callbacks.early_stopping", "optim")),
+        "optim.lr": ("linear probe" if is_probe else rate, ("optim",)),
+        "penalty": (describe_penalties(run) or "no linear probe", ("optim",)),
         "data": (collection, ()),
         "hash of the audio or frames": (str(data.get("hash") or "")[:8], ("data", "feature")),
         "hash of the split": (str(data.get("split_hash") or "")[:8], ("data", "fold", "data.split")),
-        "training clips": (nested_value(data, "splits", "train", "clips"), ("data", "fold", "data.split")),
+        "training clips": (sum(n_clips) if None not in n_clips else None, ("data", "fold", "data.split")),
     }
     return {
         name: ("unknown" if value in (None, "") else printable(value), (name, *axes))
         for name, (value, axes) in values.items()
     }
+
+
+def describe_penalties(run: ComparedRun) -> str:
+    """Return the chosen penalty of each linear probe of a run, such as `C=0.01 balanced`, or ""."""
+    probes = mapping_or_empty(nested_value(run.record, "model", "linear_probe"))
+    texts = {}
+    for name, probe in probes.items():
+        penalty = [f"{key}={value:g}" for key, value in mapping_or_empty(nested_value(probe, "penalty")).items()]
+        texts[name] = " ".join([*penalty, *([str(weight)] if (weight := nested_value(probe, "class_weight")) else [])])
+    return ", ".join(text if len(texts) == 1 else f"{name}: {text}" for name, text in texts.items())
+
+
+def optimiser_name(run: ComparedRun) -> str | None:
+    """Return the optimiser of a run, or `linear_probe`. None if it is unknown."""
+    target = str(nested_value(run.config, "optim", "_target_") or "")
+    return "linear_probe" if target.endswith(".LinearProbe") else nested_value(run.config, "optim", "kind")
 
 
 def mean_titles(runs: Sequence[ComparedRun]) -> dict[Path, str]:

@@ -26,7 +26,21 @@ if TYPE_CHECKING:
 
 COLUMNS = [
     *("name", "folder", "status", "backbone", "feature", "head", "task", "setting", "transfer", "pretrained", "data"),
-    *("seed", "fold", "split", "target", "class", "metric", "value", "low", "high", "constant", "statistics"),
+    *(
+        "optim",
+        "penalty",
+        "seed",
+        "fold",
+        "split",
+        "target",
+        "class",
+        "metric",
+        "value",
+        "low",
+        "high",
+        "constant",
+        "statistics",
+    ),
     *("shortcuts", "linear"),
     *("n", "groups", "ungrouped", "seconds", "scored_on"),
 ]

@@ -216,7 +216,7 @@ def _run_content(run: ComparedRun, names: Mapping[Path, str], folder: Path) -> d
         "link": report.resolve().relative_to(folder.resolve()).as_posix() if inside and report.is_file() else "",
         "status": run.status,
         "remark": run.remark,
-        "epochs": model.get("epochs"),
+        "epochs": "linear probe" if model.get("linear_probe") else model.get("epochs"),
         "clips": mapping_or_empty(mapping_or_empty(run.data.get("splits")).get("train")).get("clips"),
         "seconds": run.seconds,
     }

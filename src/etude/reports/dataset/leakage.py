@@ -20,7 +20,7 @@ from etude.data import splits
 from etude.data.partition import SPLITS
 from etude.data.splits import group_codes
 from etude.evaluation import bootstrap
-from etude.evaluation.linear_models import Candidate, inner_folds, out_of_fold_predictions
+from etude.evaluation.linear_candidates import Candidate, inner_folds, out_of_fold_predictions
 from etude.evaluation.measure import build_scorer, replace_non_finite
 from etude.evaluation.predictions import encode_column
 from etude.files.progress import track

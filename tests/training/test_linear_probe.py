@@ -1,0 +1,137 @@
+"""Tests of linear probes as heads, and of the settings that they require."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from etude.config.compose import current_config, open_hydra
+from etude.config.overrides import LINEAR_PROBE, apply_probe_settings
+from etude.errors import UserError
+from etude.tasks.heads import MLP, Linear
+from etude.tasks.targets import Label, Scalar
+from etude.training.linear_probe import fit_probe, linear_layer
+from etude.training.optimiser import LinearProbe
+
+N, D = 60, 5
+
+
+@pytest.fixture
+def z() -> np.ndarray:
+    return np.random.default_rng(0).normal(3.0, 2.0, (N, D)).astype(np.float32)
+
+
+def fit(probe: LinearProbe, target: Label | Scalar, z: np.ndarray, y: torch.Tensor, joined: np.ndarray | None = None):
+    """Return the fit to clips without groups."""
+    mask = np.zeros(len(z), bool) if joined is None else joined
+    return fit_probe(probe, target, z, y, torch.arange(len(z)) * 2, mask, [None] * len(z))
+
+
+def test_missing_labels_and_classes_without_clips_are_left_out(z: np.ndarray) -> None:
+    target = Label("genre", {"classes": ["folk", "jazz", "pop", "rock"]})
+    y = torch.tensor((z[:, 0] > 3) * 3)  # folk and rock
+    y[::7] = -1
+    probe = LinearProbe(C=[0.1], class_weights=[None])
+    fitted = fit(probe, target, z, y)
+    predicted = target.predict(torch.tensor(z) @ fitted.weight.T + fitted.bias).numpy()
+    known = y.numpy() >= 0
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-8)).fit(z[known], y[known])
+    np.testing.assert_allclose(predicted[:, [0, 3]], model.predict_proba(z), atol=1e-4)
+    assert predicted[:, [1, 2]].max() < 1e-8
+    assert fitted.record["clips"] == known.sum() and fitted.record["at_end"] is None
+
+
+def test_scalar_outputs_are_positions_in_the_range(z: np.ndarray) -> None:
+    target = Scalar("tempo", {"low": 40.0, "high": 240.0})
+    y = torch.tensor(120 + 10 * z[:, 0] + z[:, 1])
+    y[3] = torch.nan
+    joined = np.arange(N) >= 50
+    fitted = fit(LinearProbe(alpha=[1.0, 10.0]), target, z, y, joined)
+    known = ~y.isnan().numpy()
+    model = make_pipeline(StandardScaler(), Ridge(1.0)).fit(z[known], y[known])
+    predicted = target.predict(torch.tensor(z) @ fitted.weight.T + fitted.bias)
+    np.testing.assert_allclose(predicted, model.predict(z), atol=1e-3)
+    assert fitted.rows.tolist() == [2 * row for row in range(50, 60)]
+    assert fitted.record["at_end"] == "weakest" and fitted.record["validation_clips"] == 10
+    errors = target.predict(fitted.out).numpy() - y[joined].numpy()
+    assert np.abs(errors).max() < 5 and not np.allclose(target.predict(fitted.out), predicted[joined], atol=1e-3)
+
+
+def test_equal_true_values_give_a_constant(z: np.ndarray) -> None:
+    label, scalar = Label("genre", {"classes": ["folk", "jazz"]}), Scalar("energy", {"low": 0.0, "high": 1.0})
+    joined = np.arange(N) >= 50
+    fitted = fit(LinearProbe(), label, z, torch.ones(N, dtype=torch.int64), joined)
+    assert label.predict(fitted.bias[None]).argmax() == 1 and label.predict(fitted.out).argmax(1).tolist() == [1] * 10
+    fitted = fit(LinearProbe(), scalar, z, torch.full((N,), 0.25), joined)
+    assert scalar.predict(fitted.bias[None]).item() == pytest.approx(0.25)
+    np.testing.assert_allclose(scalar.predict(fitted.out), 0.25)
+
+
+def test_clips_without_inner_folds_cannot_have_out_of_fold_predictions() -> None:
+    target = Label("genre", {"classes": ["folk", "jazz"]})
+    z, y = np.eye(2, dtype=np.float32), torch.tensor([0, 1])
+    with pytest.raises(UserError, match=r"^optim\.join_validation: the 2 clips with a genre are too few"):
+        fit(LinearProbe(), target, z, y, np.array([False, True]))
+    assert fit(LinearProbe(), target, z, y).weight.shape == (2, 2)
+
+
+@pytest.mark.parametrize("head", [MLP(D, 2), Linear(D, 2, norm=True)])
+def test_heads_that_are_not_linear_are_refused(head: torch.nn.Module) -> None:
+    with pytest.raises(UserError, match=r"use head=linear and head\.norm=false"):
+        linear_layer(head)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"C": []}, {"C": [0.0]}, {"alpha": "10"}, {"class_weights": ["even"]}, {"class_weights": []}, {"folds": 1}],
+)
+def test_invalid_grids_are_refused(values: dict) -> None:
+    with pytest.raises(ValueError, match=r"^optim\.(C|alpha|class_weights|folds) must be"):
+        LinearProbe(**values)
+
+
+def applied(*overrides: str) -> dict:
+    """Return the config of overrides with the settings of linear probes, and with its missing and resolved values."""
+    with open_hydra() as composer:
+        composed = composer.compose(list(overrides))
+    with current_config(composed):
+        return OmegaConf.to_container(apply_probe_settings(composed))  # type: ignore[return-value]
+
+
+def test_settings_of_experiments_and_backbones_are_replaced() -> None:
+    config = applied("experiment=small", "optim=linear_probe", "callbacks=best_epoch")
+    assert config["optim"]["_target_"] == LINEAR_PROBE and "lr" not in config["optim"]
+    assert config["trainer"]["max_epochs"] == 1 and config["head"]["norm"] is False
+    assert config["callbacks"]["early_stopping"] is None and config["data"]["crop"] is None
+    assert applied("optim=linear_probe")["transfer"]["train"] == "probe"
+    assert not applied()["transfer"]
+    assert not applied("optim=linear_probe", "augment=none")["augment"]
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("augment=mixup", "is fitted to clips without augmentation"),
+        ("data.crop=3", "is fitted to complete clips"),
+        ("transfer=full", "needs a frozen backbone, as with transfer=probe"),
+        ("head=mlp", "has linear heads"),
+        ("head.norm=true", "has linear heads"),
+        ("weighting=uncertainty", "fits each target alone"),
+        ("trainer.max_epochs=5", "has no epochs"),
+        ("compile=true", "runs the backbone only once for each clip"),
+        ("callbacks=ema", "has no weights to average"),
+        ("task.targets.genre.smoothing=0.1", "is fitted to the true classes"),
+        ("debug=overfit", "has no steps"),
+        ("trainer=fsdp", "cannot be sharded; use trainer=ddp"),
+    ],
+)
+def test_other_settings_in_the_command_are_refused(override: str, reason: str) -> None:
+    with pytest.raises(UserError) as error:
+        applied("optim=linear_probe", override)
+    (message,) = str(error.value).splitlines()
+    assert reason in message and message.startswith((override, "trainer.strategy"))
