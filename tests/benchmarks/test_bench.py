@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.commands import bench as main
 
-from etude.benchmarks import audio, data
+from etude.benchmarks import audio, loading
 from etude.benchmarks.timing import Requirement, Section, Timing, time_rounds
 
 
@@ -75,9 +75,9 @@ def test_frames_agree_with_librosa(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_stores_are_compared_on_the_same_clips(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("ROUNDS", 1), ("CLIPS", 40), ("BATCH", 8)):
-        monkeypatch.setattr(data, name, value)
-    sections = data.benchmark_data()
+    for name, value in (("EPOCHS", 1), ("CLIPS", 40), ("BATCH", 8)):
+        monkeypatch.setattr(loading, name, value)
+    sections = loading.benchmark_data()
     assert all(requirement.met and requirement.value > 0 for requirement in exact_requirements(sections).values())
     assert [len(section.rows) for section in sections] == [5 - len(sections[0].notes), 2]
     assert all(value > 0 for section in sections for _, value, _ in section.rows)

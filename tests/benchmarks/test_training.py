@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from etude.benchmarks import startup, training, transformer
+from etude.benchmarks import loading, training, transformer
 from etude.benchmarks.timing import Requirement, Section, count_flops, peak_memory, random_batch, training_steps
 from etude.training.build import build_learner
 
@@ -121,18 +121,18 @@ def test_loop_benchmark_is_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_help_imports_no_heavy_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(startup, "ROUNDS", 1)
-    section = startup._time_help()
+    monkeypatch.setattr(loading, "ROUNDS", 1)
+    section = loading._time_help()
     assert section.rows[0][0] == "python train.py --help"
     assert section.requirements[1].met, section.notes
 
 
 def test_commands_are_compared_with_the_import_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[tuple[str, ...]] = []
-    monkeypatch.setattr(startup, "_python", lambda *arguments: commands.append(arguments) or "")
-    monkeypatch.setattr(startup, "_run_etude", lambda folder, *arguments: commands.append(tuple(map(str, arguments))))
-    section = startup.time_commands(3)
-    assert [name for name, *_ in section.rows] == [startup.TORCH, startup.PREDICT, startup.TRAIN, startup.EXPORT]
+    monkeypatch.setattr(loading, "_python", lambda *arguments: commands.append(arguments) or "")
+    monkeypatch.setattr(loading, "_run_etude", lambda folder, *arguments: commands.append(tuple(map(str, arguments))))
+    section = loading.time_commands(3)
+    assert [name for name, *_ in section.rows] == [loading.TORCH, loading.PREDICT, loading.TRAIN, loading.EXPORT]
     assert [(r.limit, r.at_least, r.unit) for r in section.requirements] == [(n, False, "×") for n in (2, 3, 4)]
     assert [r.value for r in section.requirements] == pytest.approx([1 / ratio for *_, ratio in section.rows[1:]])
     assert [command[0] for command in commands] == ["train", *(["-c", "predict", "train", "export"] * 4)]
@@ -144,4 +144,4 @@ def test_heavy_packages_are_found_in_the_list_of_imports() -> None:
     listing = "import time: self [us] | cumulative | imported package\n" + "\n".join(
         f"import time:        90 |         90 | {name}" for name in ("  torch.nn", "    wandb", "torchless", "librosa")
     )
-    assert startup.heavy_imports(listing) == ["librosa", "wandb"]
+    assert loading.heavy_imports(listing) == ["librosa", "wandb"]

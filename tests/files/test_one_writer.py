@@ -27,14 +27,13 @@ KNOWN = {
     "src/etude/reports/clip_frames.py": {"SoundFile": DRAFT},
     "src/etude/audio/numba_lock.py": {"TemporaryFile": TEMPORARY},
     "src/etude/benchmarks/audio.py": {"TemporaryDirectory": TEMPORARY, "save": TEMPORARY},
-    "src/etude/benchmarks/data.py": {
+    "src/etude/benchmarks/loading.py": {
         "TemporaryDirectory": TEMPORARY,
         "mkdir": TEMPORARY,
         "save": TEMPORARY,
         "save_file": TEMPORARY,
     },
     "src/etude/benchmarks/training.py": {"TemporaryDirectory": TEMPORARY, "mkdir": TEMPORARY},
-    "src/etude/benchmarks/startup.py": {"TemporaryDirectory": TEMPORARY},
     "src/etude/benchmarks/timing.py": {"TemporaryDirectory": TEMPORARY},
     "src/etude/benchmarks/transformer.py": {"TemporaryDirectory": TEMPORARY},
     "src/etude/data/pack.py": {"memmap": READ},

@@ -69,16 +69,16 @@ def bench(
 
 def _benchmark(name: str) -> Callable[[], list[Section]]:
     """Return the function of a benchmark."""
-    from etude.benchmarks import audio, data, startup, training  # heavy: torch and lightning
+    from etude.benchmarks import audio, loading, training  # heavy: torch and lightning
 
     functions = {
         "audio": audio.benchmark_audio,
-        "data": data.benchmark_data,
+        "data": loading.benchmark_data,
         "models": training.benchmark_models,
         "loop": training.benchmark_loop,
-        "startup": startup.benchmark_startup,
+        "startup": loading.benchmark_startup,
         "predict": audio.benchmark_predict,
         "embed": audio.benchmark_embed,
-        "sweeps": startup.benchmark_sweeps,
+        "sweeps": loading.benchmark_sweeps,
     }
     return functions[name]

@@ -2,7 +2,7 @@
 
 Rollout follows Abnar & Zuidema, 2020, "Quantifying attention flow in transformers". In each block, the attention is
 averaged over attention heads and with the identity matrix (residual connection). The matrices of all blocks are
-multiplied. Only one row of the product is used, so only this row is multiplied, from the last block to the first.
+multiplied, but only for the row that is used, from the last block to the first.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from etude.inspection.clip_axes import ClipAxes, draw_overlay
 from etude.inspection.hooks import POOLS, forward_hooks, is_transformer_block, join_patches
 from etude.training.network import Network
 
-STEPS, BATCH_SIZE = 48, 8
-ATTENTION_ROWS = 512  # rows computed at a time, to limit memory
+STEPS, BATCH_SIZE, ATTENTION_ROWS = 48, 8, 512  # the last two limit memory
 CAPTUM_MISSING = "Attributions require captum, which is not installed: pip install 'etude[inspect]'"
 OutputFunction = Callable[[Tensor], Tensor]
 Cells = tuple[tuple[float, float], tuple[float, float]]
@@ -39,7 +38,7 @@ class Attribution:
     Args:
         contributions: Contribution of each value (T, F), in units of the output.
         output: Output for the clip.
-        baseline: Output for the reference input, whose standardised frames are all 0, equal to the mean training frame.
+        baseline: Output for the reference input, whose standardised frames are all 0, the mean training frame.
     """
 
     contributions: Tensor
@@ -105,8 +104,8 @@ def output_function(network: Network, name: str, index: int) -> OutputFunction:
 
     def compute_output(x: Tensor) -> Tensor:
         lengths = torch.full((len(x),), x.shape[1])
-        z = network.readout(network.backbone, x, lengths)
-        return network.task.targets[name].score(network.task(z)[name])[:, index]
+        out = network.task(network.readout(network.backbone, x, lengths))[name]
+        return network.task.targets[name].score(out)[:, index]
 
     return compute_output
 
