@@ -11,7 +11,7 @@ from torch import Tensor
 from etude.audio.masks import valid
 from etude.backbones.base import Backbone
 from etude.backbones.cnn import CNN
-from etude.embeddings.cache import EmbeddingCache, forward_to_split
+from etude.embeddings.cache import EmbeddingCache, SharedEmbeddings, forward_to_split
 
 LENGTHS = torch.tensor([40, 7, 23])
 
@@ -97,3 +97,48 @@ def test_embedding_of_unsplittable_network_is_cached(kind: type[Backbone], x: Te
     for _ in range(2):
         torch.testing.assert_close(cache.embed(x, LENGTHS, torch.arange(3)), net(x, LENGTHS))
     assert cache.end == 3 * net.dim * 4
+
+
+CONTENTS = [f"{row:064x}" for row in range(3)]
+
+
+def shared(folder: Path, version: int = 1) -> SharedEmbeddings:
+    """Return embeddings that runs share, for an encoder of a version."""
+    return SharedEmbeddings(folder / "embeddings", CONTENTS, "cnn", lambda device: {"version": version})
+
+
+def test_second_run_reads_shared_embeddings_without_the_network(x: Tensor, tmp_path: Path) -> None:
+    net, rows = CNN(12, channels=[4, 8]).eval(), torch.arange(3)
+    first = EmbeddingCache(net, net.steps, tmp_path, shared=shared(tmp_path))
+    expected = first.embed(x, LENGTHS, rows)
+    torch.testing.assert_close(expected, net(x, LENGTHS))
+    first.close()
+    second = EmbeddingCache(net, net.steps, tmp_path, shared=shared(tmp_path))
+    assert torch.equal(second.embed(torch.full_like(x, torch.nan), LENGTHS, rows), expected)
+    second.close()
+    other = EmbeddingCache(net, net.steps, tmp_path, shared=shared(tmp_path, version=2))
+    assert torch.equal(other.embed(2 * x, LENGTHS, rows)[0], net(2 * x[:1], LENGTHS[:1])[0])  # of another encoder
+
+
+def test_shared_embeddings_complete_an_interrupted_run(x: Tensor, tmp_path: Path) -> None:
+    net = CNN(12, channels=[4, 8]).eval()
+    first = EmbeddingCache(net, net.steps, tmp_path, shared=shared(tmp_path))
+    first.embed(x[:2], LENGTHS[:2], torch.tensor([0, 2]))
+    first.close()
+    second = EmbeddingCache(net, net.steps, tmp_path, shared=shared(tmp_path))
+    frames = torch.stack([torch.full_like(x[0], torch.nan), x[2], torch.full_like(x[0], torch.nan)])
+    z = second.embed(frames, LENGTHS[[0, 2, 1]], torch.tensor([0, 1, 2]))
+    assert torch.equal(z[1], net(x[2:, :23], LENGTHS[2:])[0])  # the only one that was missing
+    assert z.isfinite().all()
+
+
+def test_run_continues_if_the_shared_store_cannot_be_written(
+    x: Tensor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "embeddings").write_text("a file of the user")
+    net = CNN(12, channels=[4, 8]).eval()
+    cache = EmbeddingCache(net, net.steps, tmp_path, shared=shared(tmp_path))
+    for _ in range(2):
+        torch.testing.assert_close(cache.embed(x, LENGTHS, torch.arange(3)), net(x, LENGTHS))
+    assert sum("embeddings are not shared with other runs" in line for line in caplog.messages) == 1
+    assert (tmp_path / "embeddings").read_text() == "a file of the user"

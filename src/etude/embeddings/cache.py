@@ -5,6 +5,8 @@ values therefore do not depend on other clips of a batch, and no separate pass o
 temporary and has no name. It is removed when the process ends for any reason, and cannot be confused with the cache of
 other weights. A resumed run starts a new cache. Each of several processes has its own cache, for the clips that it
 processes.
+
+If all layers are frozen, the outputs are embeddings. They are also kept in the store that runs and `etude embed` share.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +24,9 @@ from torch import Tensor, nn
 
 from etude.backbones.base import Backbone, layer_indices
 from etude.data.datamodule import MusicData
+from etude.embeddings.encoders import encoder_identity
 from etude.embeddings.readouts import Readout
+from etude.embeddings.store import FOLDER, EmbeddingStore
 from etude.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -57,6 +62,8 @@ class PartlyFrozen(Protocol):
 
     def eval(self) -> Any: ...  # noqa: D102
 
+    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
+
 
 class EmbeddingCache:
     """Cache of the states of complete clips at a split of the backbone.
@@ -67,10 +74,18 @@ class EmbeddingCache:
         folder: Folder in which the temporary file is created.
         readout: Read-out of a backbone in which all layers are frozen. If it reads hidden states, their pooled values
             are cached, without its learned weights.
+        shared: Embeddings that runs share, if the cached values are embeddings. None uses the temporary file alone.
     """
 
-    def __init__(self, backbone: Backbone, index: int, folder: Path, readout: Readout | None = None) -> None:
-        self.backbone, self.index, self.readout = backbone, index, readout
+    def __init__(
+        self,
+        backbone: Backbone,
+        index: int,
+        folder: Path,
+        readout: Readout | None = None,
+        shared: SharedEmbeddings | None = None,
+    ) -> None:
+        self.backbone, self.index, self.readout, self.shared = backbone, index, readout, shared
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed when the cache is garbage-collected
         self.end = 0  # bytes
         self.entries: dict[int, tuple[int, torch.Size, torch.dtype, int]] = {}
@@ -91,14 +106,28 @@ class EmbeddingCache:
             Embedding (B, D).
         """
         rows = row.tolist()
-        for i, clip in enumerate(rows):
-            if clip not in self.entries:
-                n = int(lengths[i])
-                self._write(clip, *forward_to_split(self.backbone, self.index, x[i : i + 1, :n], self.readout))
+        missing = {clip: i for i, clip in enumerate(rows) if clip not in self.entries}
+        if missing and self.shared is not None:
+            for clip, z in self.shared.read([*missing], x.device).items():
+                self._write(clip, z, 1)
+                del missing[clip]
+        computed: dict[int, Tensor] = {}
+        for clip, i in missing.items():
+            n = int(lengths[i])
+            computed[clip], count = forward_to_split(self.backbone, self.index, x[i : i + 1, :n], self.readout)
+            self._write(clip, computed[clip], count)
+        if computed and self.shared is not None:
+            self.shared.write(computed)
         values, counts = zip(*(self._read(clip) for clip in rows), strict=True)
         return forward_from_split(
             self.backbone, self.index, [v.to(x.device) for v in values], lengths.new_tensor(counts), self.readout
         )
+
+    def close(self) -> None:
+        """Close the file, and the embeddings that runs share."""
+        self.file.close()
+        if self.shared is not None:
+            self.shared.close()
 
     def _write(self, clip: int, values: Tensor, count: int) -> None:
         """Append the values of a clip (1, ...) to the file as raw bytes."""
@@ -116,11 +145,67 @@ class EmbeddingCache:
         return values, count
 
 
+class SharedEmbeddings:
+    """Embeddings of the clips of a pack in the store that runs and commands share.
+
+    Args:
+        root: Folder of all stores.
+        contents: Hash of the frames of each clip.
+        model: Name of the encoder for listings.
+        identity: Function that returns the identity of the encoder on a device, see `encoders.encoder_identity`.
+    """
+
+    def __init__(
+        self, root: Path, contents: Sequence[str], model: str, identity: Callable[[torch.device], Mapping[str, Any]]
+    ) -> None:
+        self.root, self.contents, self.model, self.identity = root, contents, model, identity
+        self._store: EmbeddingStore | None = None
+        self._disabled = False
+
+    def read(self, rows: Sequence[int], device: torch.device) -> dict[int, Tensor]:
+        """Return the embeddings (1, D) of the clips that are in the store, by their row."""
+        if self._disabled:
+            return {}
+        try:
+            if self._store is None:
+                self._store = EmbeddingStore(self.root, self.model, self.identity(device))
+            stored = self._store.get([self.contents[row] for row in rows])
+        except (OSError, UserError) as error:
+            self._disable(error)
+            return {}
+        return {row: torch.from_numpy(z)[None] for row, z in zip(rows, stored, strict=True) if z is not None}
+
+    def write(self, embeddings: Mapping[int, Tensor]) -> None:
+        """Store the embeddings (1, D) of clips by their row."""
+        if self._store is None or any(z.dtype != torch.float32 for z in embeddings.values()):
+            return
+        try:
+            self._store.put(
+                [self.contents[row] for row in embeddings], [z[0].cpu().numpy() for z in embeddings.values()]
+            )
+        except (OSError, UserError) as error:
+            self._disable(error)
+
+    def close(self) -> None:
+        """Release the store for other processes."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def _disable(self, error: Exception) -> None:
+        """Use the store no longer, because a run needs none."""
+        log.warning("transfer: embeddings are not shared with other runs: %s", error)
+        self._disabled = True
+        with suppress(OSError, UserError):
+            self.close()
+        self._store = None
+
+
 def forward_to_split(backbone: Backbone, index: int, x: Tensor, readout: Readout | None = None) -> tuple[Tensor, int]:
     """Run the steps before `index` on one clip (1, T, F).
 
-    A network that cannot be split is run to its embedding, for any index. A network whose hidden states are read is run
-    to their pooled values.
+    A network that cannot be split is run to its embedding, for any index, and another network after its last step. A
+    network whose hidden states are read is run to their pooled values.
 
     Returns:
         Values of the state before the step (1, ...), and their valid length along the time axis.
@@ -130,7 +215,7 @@ def forward_to_split(backbone: Backbone, index: int, x: Tensor, readout: Readout
     # no gradients anyway
     if readout is not None and readout.layers is not None:
         return readout.pool(backbone, x, lengths).detach(), 1
-    if not backbone.splittable:
+    if not backbone.splittable or index == backbone.steps:
         return backbone(x, lengths).detach(), 1
     values, lengths, *_ = backbone.forward_to(index, x, lengths)
     return values.detach(), int(lengths)
@@ -150,18 +235,21 @@ def forward_from_split(
     """
     if readout is not None and readout.layers is not None:
         return readout.combine(torch.cat([*values]))
-    if not backbone.splittable:
+    if not backbone.splittable or index == backbone.steps:
         return torch.cat([*values])
     return backbone.forward_from(index, backbone.collate(values, counts))
 
 
-def build_frozen_cache(learner: PartlyFrozen, data: MusicData, folder: Path) -> EmbeddingCache | None:
+def build_frozen_cache(
+    learner: PartlyFrozen, data: MusicData, folder: Path, config: Mapping[str, Any] | None = None
+) -> EmbeddingCache | None:
     """Return the cache of frozen-layer outputs, or None if it is disabled or would change the training.
 
     Args:
         learner: The network before its first step.
         data: Data for training and evaluation.
         folder: The run's folder. The cache is written to its disk.
+        config: The resolved config of a run whose embeddings are shared with other runs. None shares none.
 
     Raises:
         UserError: `transfer.cache` is true, but the cache would change the training or there is too little disk space.
@@ -183,11 +271,36 @@ def build_frozen_cache(learner: PartlyFrozen, data: MusicData, folder: Path) -> 
         else:
             clips = len(data.pack.lengths)
             log.info("transfer: frozen-layer outputs are cached: %d clips, about %.0f MB", clips, size / 1e6)
-            return EmbeddingCache(learner.backbone, split_step, folder, learner.readout)
+            shared = share_embeddings(learner, data, config) if config is not None and frozen == layers else None
+            return EmbeddingCache(learner.backbone, split_step, folder, learner.readout, shared)
     if transfer.cache == "auto":
         log.info("transfer: frozen layers are recomputed in every epoch: %s", reason)
         return None
     raise UserError(f"transfer.cache=true: {reason}")
+
+
+def share_embeddings(learner: PartlyFrozen, data: MusicData, config: Mapping[str, Any]) -> SharedEmbeddings | None:
+    """Return the embeddings that runs share, for a frozen backbone.
+
+    None if the pack is read-only, or if the read-out has learned weights.
+
+    Args:
+        learner: The network.
+        data: Its data.
+        config: The resolved config of the run.
+    """
+    options, precision = data.pack_options, str((config.get("trainer") or {}).get("precision", "32-true"))
+    if options.read_only or learner.readout.weights is not None:
+        return None
+    columns = (data.feature.columns.start, data.feature.columns.stop)
+    readout = config.get("readout") if learner.readout.layers is not None else None
+
+    def identity(device: torch.device) -> dict[str, Any]:
+        tensors = learner.state_dict()
+        return encoder_identity(data.feature.front, columns, learner.backbone, tensors, device, readout, precision)
+
+    name = (config.get("choices") or {}).get("backbone") or type(learner.backbone).__name__
+    return SharedEmbeddings(options.packs / FOLDER, data.pack.index["content"].tolist(), name, identity)
 
 
 def why_not_cacheable(learner: PartlyFrozen, data: MusicData, frozen: int, layers: int) -> str | None:

@@ -58,8 +58,8 @@ class RecordStore:
 
     def __init__(self, root: Path, description: Mapping[str, Any], limit: int = LIMIT) -> None:
         self.root, self.limit = root, limit
-        text = json.dumps({"format": FORMAT, **description}, sort_keys=True, indent=1) + "\n"
-        self.folder = root / f"{description['kind']}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        identity = json.dumps({"format": FORMAT, **description, "model": ""}, sort_keys=True)
+        self.folder = root / f"{description['kind']}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
         self._locations: dict[bytes, list[tuple[str, int, int]]] = {}  # shard, offset and size of each value
         self._scanned: dict[str, int] = {}  # bytes of each shard whose records are known
         self._used: set[str] = set()
@@ -69,7 +69,7 @@ class RecordStore:
         with suppress(FileExistsError):  # another process created it at the same time
             ownership.subfolder(self.folder)
         if not (self.folder / DESCRIPTION).is_file():
-            write_text(self.folder / DESCRIPTION, text)
+            write_text(self.folder / DESCRIPTION, json.dumps({"format": FORMAT, **description}, indent=1) + "\n")
 
     def __enter__(self) -> RecordStore:
         return self

@@ -179,7 +179,7 @@ class Model:
     def encoder_identity(self) -> dict[str, Any]:
         """Everything that determines an embedding except the frames."""
         network, recipe = self.network, self.network.recipe
-        readout = recipe["config"].get("readout")
+        readout = recipe["config"].get("readout") if network.readout.layers is not None else None
         tensors = network.state_dict()
         return encoder_identity(self.front, recipe["columns"], network.backbone, tensors, self.device, readout)
 

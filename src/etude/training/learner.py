@@ -127,6 +127,8 @@ class Learner(Network, LightningModule):
 
     def use_cache(self, cache: EmbeddingCache | None) -> None:
         """Set the cache of frozen-layer outputs. None runs all layers on every batch and frees the disk space."""
+        if self.cache is not None:
+            self.cache.close()
         self.cache = cache
 
     def embed(self, x: Tensor, lengths: Tensor, row: Tensor) -> Tensor:
