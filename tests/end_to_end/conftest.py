@@ -33,11 +33,11 @@ def fork_server(environment: dict[str, str]) -> Iterator[ForkServer]:
 def train(packs: Path, environment: dict[str, str], fork_server: ForkServer) -> Callable[..., Result]:
     """Return a function that runs `python train.py <overrides>` in a folder and waits for its end."""
 
-    def run(folder: Path, *overrides: str) -> Result:
+    def run(folder: Path, *overrides: str, limit: int = 300) -> Result:
         resumes = any(override.startswith("resume=") for override in overrides)
         arguments = [*overrides] if resumes else [f"data.packs={packs}", *overrides]
         arguments.sort(key=lambda argument: not argument.startswith("-"))  # Hydra requires flags before overrides
-        return fork_server.run(folder, environment, *arguments)
+        return fork_server.run(folder, environment, *arguments, limit=limit)
 
     return run
 

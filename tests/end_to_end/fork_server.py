@@ -28,7 +28,7 @@ for line in sys.stdin:
         continue
     os.setsid()  # a separate process group, as in a shell
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.alarm(300)
+    signal.alarm(request["limit"])
     for number, path in enumerate([os.devnull, request["out"], request["err"]]):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), number)
     os.chdir(request["cwd"])
@@ -72,13 +72,16 @@ class ForkServer:
             text=True,
         )
 
-    def run(self, folder: Path, environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, folder: Path, environment: Mapping[str, str], *arguments: str, limit: int = 300
+    ) -> subprocess.CompletedProcess[str]:
         """Run `python train.py <arguments>` in a folder and wait for its end.
 
         Args:
             folder: Working folder of the process.
             environment: All environment variables of the process.
             *arguments: Command-line arguments after `train.py`.
+            limit: Longest duration in seconds. The process is then ended.
 
         Returns:
             Exit status (negative after a signal) and output, as from `subprocess.run`.
@@ -87,7 +90,7 @@ class ForkServer:
         with tempfile.TemporaryDirectory() as home:
             out, err = Path(home, "out"), Path(home, "err")
             request = {"script": str(ROOT / "train.py"), "arguments": arguments, "cwd": str(folder)}
-            request |= {"env": dict(environment), "out": str(out), "err": str(err)}
+            request |= {"env": dict(environment), "out": str(out), "err": str(err), "limit": limit}
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
             status = int(self.process.stdout.readline())

@@ -24,6 +24,7 @@ from etude.data.sources import pack as packs_of
 from etude.data.sources import table, union
 from etude.data.splits import Split
 from etude.errors import DataError
+from etude.evaluation.linear_models import fit_linear_model
 from etude.experiment import baselines
 from etude.runs.schemas import BASELINE, find_fault
 
@@ -100,6 +101,21 @@ def test_statistics_from_files_and_from_default_frames_are_equal(music: Path, tm
         assert (predictions[0][name]["statistics"] == predictions[1][name]["statistics"]).all()
         assert records[0][name]["statistics"]["name"] == records[1][name]["statistics"]["name"]
     assert len(list((tmp_path / "other").glob("clips-*"))) == 2
+
+
+def test_joined_validation_clips_have_predictions_of_inner_folds(music: Path, tmp_path: Path) -> None:
+    data = make_data(music, tmp_path)
+    data.fitted_splits = ("train", "val")
+    rows = np.flatnonzero(data.splits != "train")
+    predictions, _ = fit(data)
+    fitted, x = np.flatnonzero(data.splits != "test"), baselines.read_features(data).x
+    for name, target in data.targets.items():
+        y, groups = data.pack.index[name].to_numpy(), data.pack.index["group"][fitted].tolist()
+        expected = fit_linear_model(x[fitted], y[fitted], target["kind"], groups, max_seconds=30.0)
+        assert expected.out_of_fold is not None
+        for value, row in zip(predictions[name]["statistics"], rows, strict=True):
+            inner = expected.out_of_fold[fitted == row]
+            assert value == (inner[0] if len(inner) else expected.predict(x[row : row + 1].astype(np.float64))[0])
 
 
 def test_default_pack_is_used_instead_of_decoding(music: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -32,6 +32,7 @@ def describe(split: Split, **columns: Any) -> dict[str, Any]:
         assignment=plan,
         splits=plan.splits,
         class_counts=class_counts(table, plan.splits, GENRES),
+        fitted_splits=("train",),
     )
     trained = describe_targets(cast(MusicData, data), ["genre"])["genre"]["train_classes"]
     assert trained == table["genre"][plan.splits == "train"].value_counts().reindex(["x", "y"], fill_value=0).to_dict()

@@ -67,6 +67,7 @@ class MusicData:
         assignment: The assignment of its clips to splits, after `setup`.
         splits: The split of each of its clips (N,), after `setup`.
         class_counts: Number of clips of each label, class and split, after `setup`.
+        fitted_splits: Splits to whose clips the network and the baselines are fitted.
         mean: Mean of each bin over all frames of the training split, (F,) float32, after `setup`.
         std: Standard deviation of each bin over these frames, (F,) float32, after `setup`.
     """
@@ -75,6 +76,7 @@ class MusicData:
     assignment: Assignment
     splits: np.ndarray
     class_counts: dict[str, dict[str, dict[str, int]]]
+    fitted_splits: Sequence[str] = ("train",)
     mean: Tensor
     std: Tensor
 

@@ -1,4 +1,4 @@
-"""Baselines of a run: statistics of its clips, and models that are fitted to the training clips.
+"""Baselines of a run: statistics of its clips, and models that are fitted to the clips of the network's training.
 
 The statistics are those of the default log-mel and chroma frames, whatever front end the network has. They are read
 from the pack of the run if it contains default frames, otherwise from a small pack of their own. Collections without
@@ -31,6 +31,7 @@ from etude.audio.clip_statistics import (
 from etude.data.packing import open_pack
 from etude.data.sources.union import has_audio, open_properties
 from etude.errors import DataError, RunError, UserError
+from etude.evaluation.bootstrap import is_missing
 from etude.evaluation.linear_models import VERSION, fit_linear_model
 from etude.evaluation.predictions import constant_baseline
 from etude.files import ownership
@@ -217,7 +218,7 @@ def _stored_or_fitted(
         features.rows.tolist(),
         rows.tolist(),
         spec["kind"],
-        data.splits.tolist(),
+        np.isin(data.splits, data.fitted_splits).tolist(),
         inputs,
     ]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -239,17 +240,25 @@ def _fit(
     spec: Mapping[str, Any],
     limit: float,
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Fit a baseline to the training clips. A clip without features has the prediction of the constant baseline."""
+    """Fit a baseline to the clips to which the network is fitted, and predict clips.
+
+    A clip without features has the prediction of the constant baseline. A clip among the fitted ones has the prediction
+    of an inner fold, as those of a network with joined validation clips.
+    """
     y, groups = data.pack.index[target].to_numpy(), data.pack.index["group"]
     position = np.full(len(y), -1)
     position[features.rows] = np.arange(len(features.rows))
-    train = np.flatnonzero(data.splits == "train")
+    train = np.flatnonzero(np.isin(data.splits, data.fitted_splits))
     constant, used = constant_baseline(y[train], spec["kind"]), train[position[train] >= 0]
     values = np.full(len(rows), constant, dtype=np.float64 if spec["kind"] == "scalar" else object)
     x = features.x[position[used]]
     fitted = fit_linear_model(x, y[used], spec["kind"], groups.iloc[used].tolist(), max_seconds=limit)
     known = position[rows] >= 0
     values[known] = fitted.predict(features.x[position[rows[known]]].astype(np.float64))
+    for i in np.flatnonzero(np.isin(rows, used)):
+        inner = constant if fitted.out_of_fold is None else fitted.out_of_fold[np.searchsorted(used, rows[i])]
+        if not is_missing(inner):  # a clip without a true value is not fitted
+            values[i] = inner
     remarks = [fitted.remark]
     if missing := int(np.count_nonzero(~known)) + len(train) - len(used):
         remarks.append(f"{missing} clips without these features are not used, or have the prediction of the constant")

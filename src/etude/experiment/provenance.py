@@ -210,12 +210,14 @@ def count_skipped(pack: Any) -> dict[str, int]:
 
 
 def describe_targets(data: MusicData, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return the specifications of targets for the record, of labels with the number of training clips by class."""
+    """Return the specifications of targets for the record, of labels with the number of fitted clips by class."""
     targets = {}
     for name in names:
         targets[name] = dict(data.targets[name])
         if name in data.class_counts:
-            targets[name]["train_classes"] = {value: row["train"] for value, row in data.class_counts[name].items()}
+            counts = {value: sum(row[split] for split in data.fitted_splits)
+                      for value, row in data.class_counts[name].items()}  # fmt: skip
+            targets[name]["train_classes"] = counts
     return targets
 
 

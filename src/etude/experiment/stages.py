@@ -108,6 +108,7 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
             raise
         raise UserError("backbone: the network does not fit in memory; make it smaller") from error
     learner.recipe["training_record"] = training_record(config, data, earlier, files if resume else None)
+    data.fitted_splits = learner.fitted_splits or data.fitted_splits
     learner.use_cache(build_frozen_cache(learner, data, folder, config))
     if data.overfit:
         learner.disable_dropout()

@@ -289,7 +289,7 @@ def probe_section(name: str, probe: dict[str, Any]) -> dict[str, Any]:
     if probe["validation_clips"]:
         clips += (
             f", of which {probe['validation_clips']} are validation clips. Their predictions are from the inner folds, "
-            "fitted without the clip. The baselines are fitted to the training clips alone"
+            "fitted without the clip. The baselines are fitted to the same clips, in the same way"
         )
     groups = f" that keep {probe['groups']} groups together" if probe["groups"] else ""
     folds = f" {probe['folds']} inner folds{groups}." if probe["candidates"] else ""
