@@ -235,13 +235,15 @@ def write_data(folder: Path, clips: tuple[int, int], lengths: Callable[[int], tu
 def scored_clips(folder: Path) -> dict[str, dict[str, int]]:
     """Return the number of scored test clips of each job of the only sweep in a folder, by the name of its folder.
 
-    All clips of the validation and test splits are scored.
+    All clips of the validation and test splits are scored. All others have a reason.
     """
     (jobs,) = folder.glob("outputs/*_sweep/jobs.csv")
     counts = {}
     for run in (jobs.parent / name for name in pd.read_csv(jobs)["folder"]):
         table, split = pd.read_parquet(run / "predictions.parquet"), pd.read_csv(run / "split.csv", dtype=str)
-        assert sorted(table["id"]) == sorted(split["id"][split["split"] != "train"])
+        assert sorted(table["id"]) == sorted(split["id"][split["split"].isin(["val", "test"])])
+        left_out = split[~split["split"].isin(["train", "val", "test"])]
+        assert left_out.empty or left_out["reason"].notna().all()
         counts[run.name] = int((table["split"] == "test").sum())
     return counts
 
