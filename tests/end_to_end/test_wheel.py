@@ -8,7 +8,23 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).parents[2]
+NO_NETWORK = """
+import socket
+
+connect = socket.socket.connect
+
+
+def local_only(self, address):
+    if self.family != socket.AF_UNIX:
+        raise OSError("this test has no network")
+    return connect(self, address)
+
+
+socket.socket.connect = local_only
+"""
 
 
 def test_wheel_trains_in_an_empty_folder(tmp_path: Path, packs: Path, environment: dict[str, str]) -> None:
@@ -54,3 +70,8 @@ def test_wheel_trains_in_an_empty_folder(tmp_path: Path, packs: Path, environmen
     assert json.loads((run / "record.json").read_text())["command"].startswith("etude train debug=fast")
     assert (run / "report.html").stat().st_size > 10_000
     assert str(ROOT) not in (run / "config.yaml").read_text()
+    (site / "sitecustomize.py").write_text(NO_NETWORK)
+    song = next((site / "etude").rglob("*.ogg"))
+    call("-m", "etude", "embed", "--backbone", "musicnn", str(song), "--out", "song.npz", cwd=empty, env=outside)
+    with np.load(empty / "song.npz", allow_pickle=False) as result:
+        assert result["embeddings"].shape == (1, 200) and np.isfinite(result["embeddings"]).all()

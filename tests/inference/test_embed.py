@@ -255,7 +255,11 @@ def test_long_windows_do_not_share_a_step_of_the_network(
     ("arguments", "message"),
     [
         (["music", "--backbone=cnn"], "--backbone cnn: has no pretrained weights; train it, and give the run instead"),
-        (["music", "--backbone=efficientat"], "--backbone efficientat: its weights are random; add backbone.weights=F"),
+        (
+            ["music", "--backbone=efficientat", "backbone.weights=null"],
+            "--backbone efficientat: its weights are random; use backbone.weights=mn04_as or backbone.weights=FILE",
+        ),
+        (["music", "--backbone=timm"], "--backbone timm: its weights are random; use backbone.weights=FILE"),
         (["music", "--backbone=nothing"], "--backbone nothing: there is no such backbone; choose one of ast, "),
         (
             ["run", "music", "backbone.weights=x"],

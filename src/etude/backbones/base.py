@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import torch
@@ -36,6 +37,7 @@ class Backbone(nn.Module):
         axis: Time axis of a state's values.
         version: Version of the computation. It is increased when the outputs for equal frames and weights change, so
             that stored embeddings are computed again.
+        embedded_weights: Stems of the files of the weights in the package, by the name in `backbone.weights`.
         tag_names: Names of the outputs of the classifier in the pretrained weights; empty without such a classifier.
         skips_standardisation: Whether frames are used unchanged, because pretrained weights expect their scale.
             Otherwise frames are standardised with the statistics of the training split.
@@ -53,6 +55,7 @@ class Backbone(nn.Module):
     steps: int = 0
     axis: int = 1
     version: int = 1
+    embedded_weights: Mapping[str, str] = MappingProxyType({})
     tag_names: Sequence[str] = ()
     skips_standardisation: bool = False
     required_front_end: str | None = None

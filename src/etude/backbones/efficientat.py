@@ -8,6 +8,7 @@ frequency, so the published filters are transposed when they are loaded.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch.nn.functional as F
@@ -18,7 +19,8 @@ from etude.backbones.base import Backbone, State, find_weights_file, read_tag_na
 from etude.errors import UserError
 from etude.files.safe_read import read_tensors
 
-EMBEDDED, EMBEDDED_WIDTH = {"mn04_as": "mn04_as"}, 0.4  # files of embedded weights, by name, and their width
+EMBEDDED: Mapping[str, str] = {"mn04_as": "mn04_as"}  # files of embedded weights, by name
+EMBEDDED_WIDTH = 0.4
 CLASSIFIER = ("classifier.2.weight", "classifier.2.bias", "classifier.5.weight", "classifier.5.bias")  # a published MLP
 # kernel, expanded channels, channels, squeeze-excitation, hard swish, stride: MobileNetV3-large at width 1
 LAYERS = (
@@ -49,6 +51,7 @@ class EfficientAT(Backbone):
     """
 
     required_front_end = "etude.audio.kaldi.EfficientATFront"
+    embedded_weights = EMBEDDED
     axis = 2
 
     def __init__(self, bins: int, width: float = 0.4, weights: str | None = None) -> None:

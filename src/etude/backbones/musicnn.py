@@ -7,7 +7,7 @@ The network processes each patch of a clip separately. The embedding of a clip i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
@@ -21,7 +21,7 @@ from etude.files.safe_read import read_tensors
 
 PATCH = 187  # frames, 3 s
 EMBEDDINGS = ("penultimate", "mean_pool", "max_pool", "mean_max_pool")
-EMBEDDED = {"msd": "msd_musicnn", "mtt": "mtt_musicnn"}  # files of embedded weights, by name
+EMBEDDED: Mapping[str, str] = {"msd": "msd_musicnn", "mtt": "mtt_musicnn"}  # files of embedded weights, by name
 TIMBRAL, TEMPORAL = (0.4, 0.7), (128, 64, 32)  # shares of all bins, and numbers of frames, that the filters cover
 CHUNK = 2  # patches
 N_TIMBRAL, N_TEMPORAL, N_MIDDLE, N_DENSE = 204, 51, 64, 200  # filters of each branch and layer, and dense units
@@ -51,6 +51,7 @@ class Musicnn(Backbone):
     """
 
     required_front_end = "etude.audio.log_mel.MusicnnFront"
+    embedded_weights = EMBEDDED
     axis = 0  # of patches
     patch_frames = PATCH
     min_frames = 2 * PATCH

@@ -16,6 +16,7 @@ from etude.errors import UserError
 
 log = logging.getLogger(__name__)
 OUTPUT_KEYS = ("data.packs", "logger.mlflow.uri")  # output locations that may be overridden together with resume
+RECIPE_GROUPS = ("backbone", "readout", "head", "task", "weighting", "augment", "optim", "feature")  # in checkpoints
 MAX_VALUES = 100_000  # values of a config; YAML aliases can expand a few lines to billions of values
 REMOTE_SCHEMES = ("http", "https", "databricks")  # schemes of tracker addresses that are not local paths
 # Config groups and dotted keys; the new name also replaces the old one at the beginning of longer keys.

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from etude.audio.decode import decoder_versions
 from etude.audio.frontend import FrontEnd
 from etude.config.compose import conf_dir, open_hydra, plain_config
-from etude.config.instantiate import make
+from etude.config.instantiate import make, resolve
 from etude.config.override_errors import format_errors, override_errors
+from etude.config.stored import RECIPE_GROUPS
 from etude.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 
 MAX_SECONDS = 300.0  # length of the longest file that is one clip, if no window is set
-GROUPS = ("backbone", "readout", "head", "task", "weighting", "augment", "optim", "feature")
 PARTS = ("standardiser.", "backbone.", "readout.")  # of a network that determine its embedding
 SEVERAL = "several values instead of one"
 
@@ -34,7 +34,8 @@ def encoder_recipe(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
     Args:
         name: Option of the config group `backbone`.
-        overrides: Overrides of the config, such as `backbone.weights=weights.pt`.
+        overrides: Overrides of the config, such as `backbone.weights=weights.pt`. Without this key, a backbone whose
+            config has random weights has the first of its embedded weights.
 
     Returns:
         Recipe for `training.network.build_network`. The weights are not loaded yet.
@@ -64,12 +65,16 @@ def encoder_recipe(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if "weights" not in config["backbone"]:
         raise UserError(f"--backbone {name}: has no pretrained weights; train it, and give the run instead")
     if config["backbone"]["weights"] is None:
-        raise UserError(f"--backbone {name}: its weights are random; add backbone.weights=FILE")
+        embedded = [*resolve(config["backbone"]["_target_"]).embedded_weights]
+        if not embedded or any(text.startswith("backbone.weights=") for text in overrides):
+            choices = " or ".join([*(f"backbone.weights={weights}" for weights in embedded), "backbone.weights=FILE"])
+            raise UserError(f"--backbone {name}: its weights are random; use {choices}")
+        config["backbone"]["weights"] = embedded[0]
     feature = make(config["feature"])
     config["task"] = {**config["task"], "targets": {}}
     frames = round(MAX_SECONDS * feature.front.frames_per_second)
     return {
-        "config": {key: config.get(key) for key in GROUPS},
+        "config": {key: config.get(key) for key in RECIPE_GROUPS},
         "targets": {},
         "bins": feature.bins,
         "columns": [feature.columns.start, feature.columns.stop],

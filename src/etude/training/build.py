@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from etude.config.instantiate import make, make_nested
+from etude.config.stored import RECIPE_GROUPS
 from etude.data.batches import Batch
 from etude.data.datamodule import MusicData
 from etude.errors import UserError
@@ -37,7 +38,6 @@ from etude.training.optimiser import LinearProbe
 from etude.training.transfer import Transfer
 
 log = logging.getLogger(__name__)
-RECIPE_GROUPS = ("backbone", "readout", "head", "task", "weighting", "augment", "optim", "feature")
 
 
 def build_from_recipe(recipe: Mapping[str, Any], transfer: Transfer | None = None) -> Learner:
