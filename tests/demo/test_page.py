@@ -30,6 +30,7 @@ from etude.demo.page import DemoContent
 from etude.demo.predictor import RefusedAudioError
 from etude.demo.server import DemoOptions, load_content
 from etude.errors import DataError
+from etude.inference.model import Pretrained
 from etude.inference.tables import predict_tables
 from etude.inspection.clips import InspectedRun
 from etude.reports.maps.embeddings import stack_embeddings
@@ -321,3 +322,14 @@ def test_refused_file_shows_a_message_and_the_next_is_predicted(
     page.get_by_role("button", name="Predict this clip").first.click()
     page.locator("#prediction h2", has_text=content.examples[0].name).wait_for()
     assert list(temporary.glob("etude-demo-*/*/sound.wav"))  # in the folder that is removed at the end
+
+
+def test_pretrained_backbone_has_tags_without_scores_and_attributions(audio_folder: Path) -> None:
+    content = load_content(DemoOptions(Pretrained("musicnn"), device="cpu"))
+    result = content.predictor.predict(audio_folder / "song.mp3")
+    section = content.predictor.section(result, "song.mp3")
+    assert "probability of each tag" in section
+    assert sum(tag in section for tag in content.predictor.model.network.backbone.tag_names) >= 10
+    assert content.description.scores == []
+    assert "with the msd weights and 50 tags" in content.description.summary
+    assert content.neighbours.library.note and content.examples == []

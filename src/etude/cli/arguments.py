@@ -141,17 +141,20 @@ class NetworkArguments:
         return Pretrained(self.backbone, self.overrides)
 
 
-def split_arguments(command: str, arguments: Sequence[str] | None, backbone: str | None) -> NetworkArguments:
+def split_arguments(
+    command: str, arguments: Sequence[str] | None, backbone: str | None, inputs: bool = True
+) -> NetworkArguments:
     """Divide positional arguments into a run or overrides, and inputs.
 
     Args:
         command: Name of the command.
         arguments: Positional arguments. The first is a run unless a backbone is given.
         backbone: Value of `--backbone`.
+        inputs: Whether the command has inputs.
 
     Raises:
-        UserError: The run and the backbone are both given or both missing, there are no inputs, or overrides are given
-            for a run.
+        UserError: The run and the backbone are both given or both missing, there are no inputs or unexpected ones, or
+            overrides are given for a run.
     """
     given = list(arguments or ())
     keys = r"[A-Za-z_][\w/.@-]*" if backbone is not None else r"(backbone|feature)\b[\w/.]*"
@@ -165,13 +168,19 @@ def split_arguments(command: str, arguments: Sequence[str] | None, backbone: str
     if backbone is not None:
         if is_run:
             raise UserError(f"{first}: is a run, but --backbone {backbone} selects another network; remove one of them")
-        if not others:
+        if not others and inputs:
             raise UserError(f"Missing argument 'INPUT'; {hint}")
+        if others and not inputs:
+            raise UserError(f"{others[0]}: unexpected argument beside --backbone {backbone}; {hint}")
         return NetworkArguments(None, backbone, overrides, others)
     if overrides:
         raise UserError(f"{overrides[0]}: is an override; it needs --backbone NAME, because a run has its own config")
     if first is None:
         raise UserError(f"Missing argument 'RUN'; {hint}")
+    if not inputs:
+        if len(others) > 1:
+            raise UserError(f"{others[1]}: unexpected argument; {hint}")
+        return NetworkArguments(first)
     if len(others) == 1:
         if first.exists() and not first.is_dir() and not is_run:
             raise UserError(f"{first}: is not a run; give a run before it, or --backbone NAME")
@@ -187,6 +196,9 @@ RunAndInputs = Annotated[
         help="Run folder or checkpoint, then audio files or arrays, folders, and lists of files.",
         show_default=False,
     ),
+]
+RunOnly = Annotated[
+    list[str] | None, typer.Argument(metavar="RUN", help="Run folder or checkpoint.", show_default=False)
 ]
 Backbone = Annotated[
     str | None,

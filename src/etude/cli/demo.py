@@ -1,4 +1,4 @@
-"""Command `etude demo`, which serves a web page to try a trained network."""
+"""Command `etude demo`, which serves a web page to try a trained network or a pretrained backbone."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from typing import Annotated
 
 import typer
 
-from etude.cli.arguments import Device, Run, greater_than_zero
+from etude.cli.arguments import Backbone, Device, RunOnly, greater_than_zero, split_arguments
 from etude.cli.runner import CommandResult, ParsedCommand
 from etude.errors import UserError
 
 EXAMPLES = """
 Examples:
-  etude demo outputs/<run>   page of a run, at http://127.0.0.1:7860
-  etude demo best.ckpt       page of a checkpoint alone, without similar clips
+  etude demo outputs/<run>        page of a run, at http://127.0.0.1:7860
+  etude demo best.ckpt            page of a checkpoint alone, without similar clips
+  etude demo --backbone musicnn   tags of a pretrained classifier, without a run
 """
 GRADIO_MISSING = "The page needs gradio, which is not installed: pip install 'etude[page]'"
 
 
 def demo(
-    run: Run,
+    arguments: RunOnly = None,
+    backbone: Backbone = None,
     host: Annotated[
         str,
         typer.Option(
@@ -49,20 +51,23 @@ def demo(
 ) -> ParsedCommand:
     """Serve a web page on which audio files can be uploaded or recorded and predicted with a trained network.
 
+    With --backbone NAME, the predictions are the tags of the backbone's own pretrained classifier, without a run.
+
     The page uses no external network and rejects requests from other web pages. Up to 32 uploaded files, with a total
     size of up to 8 times --limit, are stored on this machine for half an hour or until Ctrl-C ends the page. Requires
     gradio: pip install 'etude[page]'.
     """
+    given = split_arguments("demo", arguments, backbone, inputs=False)
 
     def work() -> CommandResult:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        if not run.exists():
-            raise UserError(f"{run}: there is no such run folder or checkpoint")
+        if given.run is not None and not given.run.exists():
+            raise UserError(f"{given.run}: there is no such run folder or checkpoint")
         if not _gradio_installed():
             raise UserError(GRADIO_MISSING)
         from etude.demo.server import DemoOptions, serve  # heavy: torch
 
-        serve(DemoOptions(run, host, port, limit, seconds, device, browser))
+        serve(DemoOptions(given.source(), host, port, limit, seconds, device, browser))
         return CommandResult()
 
     return ParsedCommand(work)

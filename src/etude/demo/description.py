@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 N_EXAMPLES = 3
+PRETRAINED = (
+    "The tags are those of the classifier in the pretrained weights. Their probabilities are independent of each other "
+    "and unreliable for music unlike that of its training data. A probability is an output of the network, not an "
+    "observed frequency."
+)
 
 
 @dataclass
@@ -134,6 +139,9 @@ def _read_description(model: Model, plan: WindowPlan, folder: Path | None) -> Ne
     network = f"{type(model.network.backbone).__name__} on {specs.get('feature', 'the frames of its front end')}"
     train = data.get("splits", {}).get("train", {})
     clips = f", trained on {format_count(train['clips'], 'clip')}" if "clips" in train else ""
+    if model.predicts_tags:
+        backbone = model.network.backbone
+        network += f", with the {backbone.weights} weights and {len(backbone.tag_names)} tags"
     summary = f"{network}{clips}{' of ' + data['title'] if clips and data.get('title') else ''}."
     disjoint = are_splits_disjoint(data, metrics.get("targets", {}))
     description = NetworkDescription(str(record.get("name") or model.name), summary)
@@ -143,6 +151,9 @@ def _read_description(model: Model, plan: WindowPlan, folder: Path | None) -> Ne
     limitations = description.limitations
     if record.get("trial"):
         limitations.append(f"This is a trial run (debug={record['trial']}); its scores are meaningless.")
+    if model.predicts_tags:
+        limitations.append(PRETRAINED)
+        return description
     if not description.scores:
         limitations.append(f"The scores of this network are unknown, because there is no {METRICS} of its run.")
     cautions = [list_limitations(target["splits"]["test"]) for target in metrics.get("targets", {}).values()]

@@ -118,6 +118,7 @@ def build_page(content: DemoContent, uploads: Uploads) -> Blocks:
     import gradio as gr
 
     targets = list(content.predictor.model.columns.targets)
+    has_attributions = not content.predictor.model.predicts_tags  # a classifier of tags is not part of the network
     queue: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "network", "api_visibility": "private"}
     with gr.Blocks(title=f"{content.description.name} · Étude", analytics_enabled=False) as blocks:
         _html(load_template("demo_description.html.j2").render(description=content.description))
@@ -163,12 +164,13 @@ def build_page(content: DemoContent, uploads: Uploads) -> Blocks:
             assert result.prediction.embedding is not None
             yield {
                 neighbours: content.neighbours.section(result.prediction.embedding),
-                attributions: gr.Column(visible=True), window: gr.Dropdown(choices=choices, value=choices[0][1]),
+                attributions: gr.Column(visible=has_attributions),
+                window: gr.Dropdown(choices=choices, value=choices[0][1]),
             }  # fmt: skip
 
         def explain(path: str | None, index: int, name: str) -> str:
             try:
-                if path is None:
+                if path is None or not has_attributions:
                     raise RefusedAudioError(GONE)
                 return content.attributions.section(content.predictor.predict(Path(path)), index, name)
             except RefusedAudioError as error:

@@ -177,9 +177,10 @@ def build_bars(prediction: FilePrediction, columns: PredictionColumns) -> list[d
         ranked = sorted(zip(spec["classes"], values[name], strict=True), key=lambda pair: -pair[1])
         rows = [{"name": label, "value": share, "share": share} for label, share in ranked[:MAX_BARS]]
         others = [share for _, share in ranked[MAX_BARS:] if spec["kind"] == "label"]  # the sum for tags has no meaning
+        unit = "class" if spec["kind"] == "label" else "tag"
         groups.append(
             {
-                "title": f"{capitalise_first(name)}: probability of each class",
+                "title": f"{capitalise_first(name)}: probability of each {unit}",
                 "rows": rows,
                 "others": (len(others), sum(others)),
             }

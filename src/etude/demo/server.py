@@ -25,9 +25,8 @@ from etude.demo.request_filter import RequestFilter, host_rules, is_loopback
 from etude.demo.uploads import Uploads
 from etude.errors import UserError
 from etude.evaluation.formatting import printable
-from etude.inference.model import Model
+from etude.inference.model import Model, Pretrained
 from etude.inspection.clips import InspectedRun
-from etude.runs.folder import find_weights
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -45,7 +44,7 @@ class DemoOptions:
     """Options of the demo.
 
     Args:
-        run: A run folder or a checkpoint.
+        source: A run folder, a checkpoint, or a pretrained backbone whose tags are predicted.
         host: Address of the server.
         port: Port of the server. None selects the first free one.
         limit: Maximum size of an audio file in MB.
@@ -54,7 +53,7 @@ class DemoOptions:
         browser: Whether a browser is opened.
     """
 
-    run: Path
+    source: Path | Pretrained
     host: str = "127.0.0.1"
     port: int | None = None
     limit: float = 50.0
@@ -133,10 +132,9 @@ def exit_on_signal() -> Iterator[None]:
 
 def load_content(options: DemoOptions) -> DemoContent:
     """Load the content of the page, and compute the embeddings of the training split if they are not stored."""
-    checkpoint = find_weights(options.run)
-    model = Model(checkpoint, options.device)
-    plan = model.plan()
-    folder = find_run_folder(options.run, checkpoint)
+    model = Model(options.source, options.device, tags=True)
+    plan, checkpoint = model.plan(), model.checkpoint
+    folder = find_run_folder(options.source, checkpoint) if isinstance(options.source, Path) and checkpoint else None
     run = InspectedRun(folder, str(checkpoint)) if folder else None
     neighbours = NeighbourSearch(load_library(run, model, plan), model.front, model.columns)
     predictor = Predictor(model, plan, UploadLimits(options.limit, options.seconds))
