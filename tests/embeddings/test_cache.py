@@ -109,23 +109,23 @@ def shared(folder: Path, version: int = 1) -> SharedEmbeddings:
 
 def test_second_run_reads_shared_embeddings_without_the_network(x: Tensor, tmp_path: Path) -> None:
     net, rows = CNN(12, channels=[4, 8]).eval(), torch.arange(3)
-    first = EmbeddingCache(net, net.steps, tmp_path, shared=shared(tmp_path))
+    first = EmbeddingCache(net, None, tmp_path, shared=shared(tmp_path))
     expected = first.embed(x, LENGTHS, rows)
     torch.testing.assert_close(expected, net(x, LENGTHS))
     first.close()
-    second = EmbeddingCache(net, net.steps, tmp_path, shared=shared(tmp_path))
+    second = EmbeddingCache(net, None, tmp_path, shared=shared(tmp_path))
     assert torch.equal(second.embed(torch.full_like(x, torch.nan), LENGTHS, rows), expected)
     second.close()
-    other = EmbeddingCache(net, net.steps, tmp_path, shared=shared(tmp_path, version=2))
+    other = EmbeddingCache(net, None, tmp_path, shared=shared(tmp_path, version=2))
     assert torch.equal(other.embed(2 * x, LENGTHS, rows)[0], net(2 * x[:1], LENGTHS[:1])[0])  # of another encoder
 
 
 def test_shared_embeddings_complete_an_interrupted_run(x: Tensor, tmp_path: Path) -> None:
     net = CNN(12, channels=[4, 8]).eval()
-    first = EmbeddingCache(net, net.steps, tmp_path, shared=shared(tmp_path))
+    first = EmbeddingCache(net, None, tmp_path, shared=shared(tmp_path))
     first.embed(x[:2], LENGTHS[:2], torch.tensor([0, 2]))
     first.close()
-    second = EmbeddingCache(net, net.steps, tmp_path, shared=shared(tmp_path))
+    second = EmbeddingCache(net, None, tmp_path, shared=shared(tmp_path))
     frames = torch.stack([torch.full_like(x[0], torch.nan), x[2], torch.full_like(x[0], torch.nan)])
     z = second.embed(frames, LENGTHS[[0, 2, 1]], torch.tensor([0, 1, 2]))
     assert torch.equal(z[1], net(x[2:, :23], LENGTHS[2:])[0])  # the only one that was missing
@@ -137,7 +137,7 @@ def test_run_continues_if_the_shared_store_cannot_be_written(
 ) -> None:
     (tmp_path / "embeddings").write_text("a file of the user")
     net = CNN(12, channels=[4, 8]).eval()
-    cache = EmbeddingCache(net, net.steps, tmp_path, shared=shared(tmp_path))
+    cache = EmbeddingCache(net, None, tmp_path, shared=shared(tmp_path))
     for _ in range(2):
         torch.testing.assert_close(cache.embed(x, LENGTHS, torch.arange(3)), net(x, LENGTHS))
     assert sum("embeddings are not shared with other runs" in line for line in caplog.messages) == 1

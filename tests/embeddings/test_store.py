@@ -143,7 +143,7 @@ def test_shard_that_a_process_appends_to_is_not_removed(tmp_path: Path) -> None:
 
 def test_listing_describes_each_store(tmp_path: Path) -> None:
     for model, count in (("first", 2), ("second", 1)):
-        with open_store(tmp_path, model=model) as store:
+        with open_store(tmp_path, weights=count, model=model) as store:
             store.put([key(i) for i in range(count)], [np.zeros(5)] * count)
         os.utime(store.folder / "000000.bin", (0, 2e9 + count))
     summaries = list_stores(tmp_path)
@@ -155,10 +155,18 @@ def test_listing_describes_each_store(tmp_path: Path) -> None:
     assert summaries[0].last_used == 2e9 + 2
 
 
+def test_store_is_identified_by_the_encoder_and_not_by_its_name(tmp_path: Path) -> None:
+    with open_store(tmp_path, model="musicnn") as store:
+        store.put([key(0)], [np.ones(3)])
+    with open_store(tmp_path, model="a run") as store:
+        assert store.get([key(0)])[0] is not None
+    assert [store.model for store in list_stores(tmp_path)] == ["musicnn"]
+
+
 def test_clearing_removes_only_selected_stores_and_no_files_of_others(tmp_path: Path) -> None:
     folders = {}
-    for model, days in (("old", 10), ("new", 0), ("mixed", 10)):
-        with open_store(tmp_path, model=model) as store:
+    for weights, (model, days) in enumerate((("old", 10), ("new", 0), ("mixed", 10))):
+        with open_store(tmp_path, weights=weights, model=model) as store:
             store.put([key(0)], [np.zeros(5)])
         folders[model] = store.folder
         for path in store.folder.iterdir():

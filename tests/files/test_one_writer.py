@@ -46,7 +46,7 @@ KNOWN = {
     "src/etude/evaluation/paired_tests.py": {"to_csv": TEXT},
     "src/etude/experiment/provenance.py": {"to_csv": TEXT},
     "src/etude/experiment/start.py": {"FileHandler": CHECKED},
-    "src/etude/export/formats.py": {"save": "a draft folder of etude.export.export"},
+    "src/etude/export/graph.py": {"save": "a draft folder of etude.export.export"},
     "src/etude/inference/embed.py": {"save": DRAFT, "savez": DRAFT},
     "src/etude/inference/figure.py": {"TemporaryDirectory": TEMPORARY},
     "src/etude/inference/predict.py": {"truncate": CHECKED},

@@ -12,6 +12,7 @@ import typer
 
 from etude.config.compose import conf_dir, list_groups
 from etude.errors import UserError
+from etude.runs.folder import CONFIG
 
 if TYPE_CHECKING:
     from etude.inference.model import Pretrained
@@ -163,7 +164,7 @@ def split_arguments(
     if "" in others:
         raise UserError(f"{command}: an argument is empty; give a path")
     first = expand_path(others[0]) if others else None
-    is_run = first is not None and (first.suffix in RUN_SUFFIXES or (first / RUN_CONFIG).is_file())
+    is_run = first is not None and (first.suffix in RUN_SUFFIXES or (first / CONFIG).is_file())
     hint = f"etude {command} --help lists the arguments"
     if backbone is not None:
         if is_run:
@@ -188,7 +189,7 @@ def split_arguments(
     return NetworkArguments(first, inputs=others[1:])
 
 
-RUN_CONFIG, RUN_SUFFIXES = "config.yaml", (".ckpt", ".safetensors")  # of run folders, and of checkpoints and exports
+RUN_SUFFIXES = (".ckpt", ".safetensors")  # of checkpoints and exports
 RunAndInputs = Annotated[
     list[str] | None,
     typer.Argument(

@@ -70,7 +70,7 @@ class EmbeddingCache:
 
     Args:
         backbone: Backbone whose layers before the split are frozen.
-        index: Index of the step before which the backbone is split.
+        index: Index of the step before which the backbone is split. None caches embeddings.
         folder: Folder in which the temporary file is created.
         readout: Read-out of a backbone in which all layers are frozen. If it reads hidden states, their pooled values
             are cached, without its learned weights.
@@ -80,7 +80,7 @@ class EmbeddingCache:
     def __init__(
         self,
         backbone: Backbone,
-        index: int,
+        index: int | None,
         folder: Path,
         readout: Readout | None = None,
         shared: SharedEmbeddings | None = None,
@@ -201,11 +201,13 @@ class SharedEmbeddings:
         self._store = None
 
 
-def forward_to_split(backbone: Backbone, index: int, x: Tensor, readout: Readout | None = None) -> tuple[Tensor, int]:
+def forward_to_split(
+    backbone: Backbone, index: int | None, x: Tensor, readout: Readout | None = None
+) -> tuple[Tensor, int]:
     """Run the steps before `index` on one clip (1, T, F).
 
-    A network that cannot be split is run to its embedding, for any index, and another network after its last step. A
-    network whose hidden states are read is run to their pooled values.
+    If the index is None, or the network cannot be split, it is run to its embedding. A network whose hidden states are
+    read is run to their pooled values.
 
     Returns:
         Values of the state before the step (1, ...), and their valid length along the time axis.
@@ -215,27 +217,27 @@ def forward_to_split(backbone: Backbone, index: int, x: Tensor, readout: Readout
     # no gradients anyway
     if readout is not None and readout.layers is not None:
         return readout.pool(backbone, x, lengths).detach(), 1
-    if not backbone.splittable or index == backbone.steps:
+    if index is None or not backbone.splittable:
         return backbone(x, lengths).detach(), 1
     values, lengths, *_ = backbone.forward_to(index, x, lengths)
     return values.detach(), int(lengths)
 
 
 def forward_from_split(
-    backbone: Backbone, index: int, values: Sequence[Tensor], counts: Tensor, readout: Readout | None = None
+    backbone: Backbone, index: int | None, values: Sequence[Tensor], counts: Tensor, readout: Readout | None = None
 ) -> Tensor:
     """Run the steps from `index` to the embeddings (B, D).
 
     Args:
         backbone: The backbone.
-        index: Index of the step before which the backbone is split.
+        index: Same as in `forward_to_split`.
         values: Output of `forward_to_split` for each clip (1, ...).
         counts: Valid length of each clip along the time axis (B,).
         readout: Same as in `forward_to_split`.
     """
     if readout is not None and readout.layers is not None:
         return readout.combine(torch.cat([*values]))
-    if not backbone.splittable or index == backbone.steps:
+    if index is None or not backbone.splittable:
         return torch.cat([*values])
     return backbone.forward_from(index, backbone.collate(values, counts))
 
@@ -259,10 +261,13 @@ def build_frozen_cache(
         return None
     layers = layer_indices(learner.backbone)[-1] + 1
     frozen = transfer.frozen_layers(layers)
-    split_step = learner.backbone.steps - (layers - frozen)
+    split_step: int | None = None if frozen == layers else learner.backbone.steps - (layers - frozen)
     reason = why_not_cacheable(learner, data, frozen, layers)
     if reason is None:
         size, same = measure_frozen_output(learner, data, split_step)
+        if split_step is None and not same:  # such as a dropout of the embedding, which is not in a frozen layer
+            split_step = learner.backbone.steps
+            size, same = measure_frozen_output(learner, data, split_step)
         free = shutil.disk_usage(folder).free
         if not same:
             reason = f"{type(learner.backbone).__name__} is random in its frozen layers; set its dropouts to 0"
@@ -271,7 +276,7 @@ def build_frozen_cache(
         else:
             clips = len(data.pack.lengths)
             log.info("transfer: frozen-layer outputs are cached: %d clips, about %.0f MB", clips, size / 1e6)
-            shared = share_embeddings(learner, data, config) if config is not None and frozen == layers else None
+            shared = share_embeddings(learner, data, config) if config is not None and split_step is None else None
             return EmbeddingCache(learner.backbone, split_step, folder, learner.readout, shared)
     if transfer.cache == "auto":
         log.info("transfer: frozen layers are recomputed in every epoch: %s", reason)
@@ -320,7 +325,7 @@ def why_not_cacheable(learner: PartlyFrozen, data: MusicData, frozen: int, layer
     return f"training uses different frames in every epoch; set {' and '.join(options)}" if options else None
 
 
-def measure_frozen_output(learner: PartlyFrozen, data: MusicData, split_step: int) -> tuple[float, bool]:
+def measure_frozen_output(learner: PartlyFrozen, data: MusicData, split_step: int | None) -> tuple[float, bool]:
     """Run the frozen layers on one clip in training mode and in evaluation mode.
 
     Returns:
