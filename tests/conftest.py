@@ -21,6 +21,7 @@ from tests.browsing import launch_chromium
 from tests.skip_summary import pytest_terminal_summary  # noqa: F401  # pytest calls it at the end of a test run
 
 from etude.config.compose import conf_dir
+from etude.config.overrides import apply_probe_settings
 from etude.system.distributed import experiment_name
 
 torch.set_num_threads(1)
@@ -93,6 +94,7 @@ def config(packs: Path) -> Callable[..., dict[str, Any]]:
     def compose_config(*overrides: str) -> dict[str, Any]:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             composed = compose("train", overrides=[f"data.packs={packs}", *overrides, CHOICES])
+        composed = apply_probe_settings(composed)
         plain = OmegaConf.to_container(
             OmegaConf.masked_copy(composed, [key for key in composed if key != "sweep"]), resolve=True
         )

@@ -322,3 +322,11 @@ def test_python_functions_return_paths_and_embeddings(
         etude.embed(names, "efficientat", overrides, windows=3)
     with pytest.raises(UserError, match="per=file: must be clip or window"):
         etude.embed(names, "efficientat", overrides, per="file")
+
+
+@pytest.mark.parametrize("override", ["backbone.embedding=max_pool", "backbone.weights=mtt", "readout.layers=[1]"])
+def test_settings_that_change_embeddings_change_the_identity(override: str) -> None:
+    first = Model(Pretrained("musicnn", ["backbone.embedding=mean_pool"]))
+    other = Model(Pretrained("musicnn", ["backbone.embedding=mean_pool", override]))
+    assert first.encoder_identity == Model(Pretrained("musicnn", ["backbone.embedding=mean_pool"])).encoder_identity
+    assert first.encoder_identity != other.encoder_identity

@@ -302,7 +302,9 @@ def share_embeddings(learner: PartlyFrozen, data: MusicData, config: Mapping[str
 
     def identity(device: torch.device) -> dict[str, Any]:
         tensors = learner.state_dict()
-        return encoder_identity(data.feature.front, columns, learner.backbone, tensors, device, readout, precision)
+        return encoder_identity(
+            data.feature.front, columns, learner.backbone, tensors, device, config["backbone"], readout, precision
+        )
 
     name = (config.get("choices") or {}).get("backbone") or type(learner.backbone).__name__
     return SharedEmbeddings(options.packs / FOLDER, data.pack.index["content"].tolist(), name, identity)

@@ -109,6 +109,7 @@ def encoder_identity(
     backbone: Backbone,
     tensors: Mapping[str, Tensor],
     device: torch.device,
+    settings: Mapping[str, Any],
     readout: Mapping[str, Any] | None = None,
     precision: str = "32-true",
 ) -> dict[str, Any]:
@@ -120,6 +121,7 @@ def encoder_identity(
         backbone: Backbone of the network.
         tensors: Tensors of the network by name. Only those of PARTS matter.
         device: Device of the network.
+        settings: Config of the backbone. Its `weights` do not matter, because their values do.
         readout: Settings of the read-out, if the network has one.
         precision: Precision of the Trainer.
     """
@@ -129,6 +131,7 @@ def encoder_identity(
         "standardised": not backbone.skips_standardisation,
         "backbone": f"{type(backbone).__module__}.{type(backbone).__qualname__}",
         "version": backbone.version,
+        "settings": {key: value for key, value in settings.items() if key != "weights"},
         "readout": dict(readout) if readout else None,
         "weights": weights_hash({name: value for name, value in tensors.items() if name.startswith(PARTS)}),
         "device": device.type,

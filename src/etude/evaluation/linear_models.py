@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -94,6 +95,19 @@ class LinearFit:
         return np.asarray(self.estimator.predict(x))
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Use one thread of BLAS and OpenMP.
+
+    More threads are hardly faster for these matrices, and ten times slower if other processes use the cores.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1):
+        yield
+
+
+@_one_thread()
 def fit_linear_model(
     x: np.ndarray,
     y: Iterable[Any],

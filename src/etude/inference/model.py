@@ -179,9 +179,12 @@ class Model:
     def encoder_identity(self) -> dict[str, Any]:
         """Everything that determines an embedding except the frames."""
         network, recipe = self.network, self.network.recipe
+        settings = recipe["config"]["backbone"]
         readout = recipe["config"].get("readout") if network.readout.layers is not None else None
         tensors = network.state_dict()
-        return encoder_identity(self.front, recipe["columns"], network.backbone, tensors, self.device, readout)
+        return encoder_identity(
+            self.front, recipe["columns"], network.backbone, tensors, self.device, settings, readout
+        )
 
     @property
     def has_clip_length(self) -> bool:
