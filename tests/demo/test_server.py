@@ -38,7 +38,7 @@ def test_options_are_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ("arguments", "message"),
     [
         ([], "Missing argument 'RUN'; etude demo --help lists the arguments"),
-        (["{run}", "{run}"], "Got unexpected extra argument(s) ({run})"),
+        (["{run}", "{run}"], "{run}: unexpected argument; etude demo --help lists the arguments"),
         (["nowhere"], "nowhere: there is no such run folder or checkpoint"),
         (["{run}", "--port=0"], "Invalid value for '--port': Input should be greater than or equal to 1"),
         (["{run}", "--port=65536"], "Invalid value for '--port': Input should be less than or equal to 65535"),
@@ -47,7 +47,7 @@ def test_options_are_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (["{run}", "--seconds=inf"], "Invalid value for '--seconds': inf is not a number greater than 0"),
         (["{run}", "--device=gpu"], "Invalid value for '--device': 'gpu' is not one of 'auto', 'cpu', 'cuda'"),
         (["{run}", "--host="], "--host=: empty value; remove the option or give it a value"),
-        (["{run}", "share=true"], "Got unexpected extra argument(s) (share=true)"),
+        (["{run}", "share=true"], "share=true: unexpected argument; etude demo --help lists the arguments"),
         (["{run}", "browser=no"], "browser=no: options of etude demo have dashes; use --browser or --no-browser"),
     ],
 )

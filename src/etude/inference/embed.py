@@ -74,7 +74,8 @@ class Embeddings:
     Args:
         paths: Path of the file of each row, in the order of the inputs.
         values: Embeddings (N, D), float32.
-        start, end: Start and end of each row in its file, in seconds (N,). The end is NaN for beat-synchronous arrays.
+        start: Start of each row in its file, in seconds (N,).
+        end: End of each row in its file, in seconds (N,). NaN for beat-synchronous arrays.
         description: Model, weights, front end, windows, and versions of libraries, as plain values.
         skipped: Reason for each file without an embedding, by its path.
     """

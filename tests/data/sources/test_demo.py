@@ -135,6 +135,7 @@ def test_stored_targets_match_clips(rows: list[Row], make_demo: ModuleType) -> N
             assert float(row[name]) == pytest.approx(values[name], abs=1e-3), (row["id"], name)
 
 
+@pytest.mark.full
 def test_script_rebuilds_table_and_detects_changes(rows: list[Row], make_demo: ModuleType, tmp_path: Path) -> None:
     row = rows[0]
     (tmp_path / row["path"]).parent.mkdir(parents=True)
