@@ -13,7 +13,7 @@ import torch
 from etude.audio.decode import decode
 from etude.audio.kaldi import EfficientATFront
 from etude.backbones.base import find_weights_file
-from etude.backbones.efficientat import EMBEDDED, EfficientAT
+from etude.backbones.efficientat import EfficientAT
 from etude.data.datamodule import build_datamodule
 from etude.data.sources.demo import HOME
 from etude.errors import UserError
@@ -67,7 +67,7 @@ def test_embedded_weights_of_another_width_raise() -> None:
 
 
 def test_published_file_with_the_classes_of_audioset_has_their_names(pretrained: EfficientAT, tmp_path: Path) -> None:
-    tensors = read_tensors(find_weights_file("mn04_as", EMBEDDED))
+    tensors = read_tensors(find_weights_file("mn04_as", EfficientAT.embedded_weights))
     torch.save(tensors, tmp_path / "mn04_as_mAP_432.pt")
     net = EfficientAT(128, weights=str(tmp_path / "mn04_as_mAP_432.pt"))
     net.initialise()

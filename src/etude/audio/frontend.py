@@ -55,12 +55,17 @@ class FrontEnd:
     unit: ClassVar[str] = ""
     """Unit of the mel bands for axis labels; empty if their values are scaled."""
 
+    supports_beats: ClassVar[bool] = True
+    """Whether `sync` may be `beat`."""
+
     def __post_init__(self) -> None:
         for name in ("rate", "n_fft", "hop_length", "n_mels"):
             if (value := getattr(self, name)) <= 0:
                 raise UserError(f"feature.front.{name} must be greater than 0, got {value!r}")
         if self.sync not in ("none", "beat"):
             raise UserError(f"feature.sync must be none or beat, got {self.sync!r}")
+        if self.sync != "none" and not self.supports_beats:
+            raise UserError(f"feature.sync={self.sync}: {type(self).__name__} supports only feature.sync=none")
 
     @property
     def bins(self) -> int:

@@ -7,6 +7,7 @@ meaningless.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +17,6 @@ from torch import Tensor
 from etude.audio.filterbanks import band_centres, mel_bank
 from etude.audio.frontend import FrontEnd
 from etude.audio.frontend_modules import FrontEndModule
-from etude.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,7 @@ class KaldiFront(FrontEnd):
     fmin: float = 0.0
     fmax: float = 8000.0
     preemphasis: float = 0.97
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.sync != "none":
-            raise UserError(f"feature.sync={self.sync}: {type(self).__name__} supports only feature.sync=none")
+    supports_beats: ClassVar[bool] = False
 
     @property
     def decibel(self) -> np.ndarray:

@@ -244,11 +244,7 @@ class MusicnnFront(FrontEnd):
     n_mels: int = 96
     fmin: ClassVar[float] = 0.0
     fmax: ClassVar[float | None] = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.sync != "none":
-            raise UserError(f"feature.sync={self.sync}: MusicnnFront supports only feature.sync=none")
+    supports_beats: ClassVar[bool] = False
 
     @property
     def decibel(self) -> np.ndarray:

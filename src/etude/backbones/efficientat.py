@@ -9,6 +9,7 @@ frequency, so the published filters are transposed when they are loaded.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import cast
 
 import torch.nn.functional as F
@@ -19,7 +20,6 @@ from etude.backbones.base import Backbone, State, find_weights_file, read_tag_na
 from etude.errors import UserError
 from etude.files.safe_read import read_tensors
 
-EMBEDDED: Mapping[str, str] = {"mn04_as": "mn04_as"}  # files of embedded weights, by name
 EMBEDDED_WIDTH = 0.4
 CLASSIFIER = ("classifier.2.weight", "classifier.2.bias", "classifier.5.weight", "classifier.5.bias")  # a published MLP
 # kernel, expanded channels, channels, squeeze-excitation, hard swish, stride: MobileNetV3-large at width 1
@@ -51,18 +51,18 @@ class EfficientAT(Backbone):
     """
 
     required_front_end = "etude.audio.kaldi.EfficientATFront"
-    embedded_weights = EMBEDDED
+    embedded_weights: Mapping[str, str] = MappingProxyType({"mn04_as": "mn04_as"})
     axis = 2
 
     def __init__(self, bins: int, width: float = 0.4, weights: str | None = None) -> None:
         super().__init__()
         self.width, self.weights, self.skips_standardisation = width, weights, weights is not None
-        if weights in EMBEDDED and width != EMBEDDED_WIDTH:
+        if weights in self.embedded_weights and width != EMBEDDED_WIDTH:
             raise UserError(
                 f"backbone.width={width:g}: backbone.weights={weights} has width {EMBEDDED_WIDTH:g}; set "
                 f"backbone.width={EMBEDDED_WIDTH:g}, or the file of a network of this width"
             )
-        self.tag_names = read_tag_names(weights, EMBEDDED)
+        self.tag_names = read_tag_names(weights, self.embedded_weights)
         self._classifier: dict[str, Tensor] | None = None  # not a submodule, because it is not trained
         before = _round_to_eight(16 * width)
         self.features = nn.ModuleList([Conv(1, before, 3, 2, swish=True)])
@@ -105,7 +105,7 @@ class EfficientAT(Backbone):
         """
         if self.weights is None:
             return
-        tensors = read_tensors(find_weights_file(self.weights, EMBEDDED))
+        tensors = read_tensors(find_weights_file(self.weights, self.embedded_weights))
         transposed = {
             k: v.transpose(2, 3) if v.ndim == 4 else v for k, v in tensors.items() if k.startswith("features.")
         }
@@ -116,7 +116,7 @@ class EfficientAT(Backbone):
                 f"backbone.weights={self.weights}: the file does not fit an EfficientAT of "
                 f"backbone.width={self.width:g}; set the width of the file (0.4 for mn04)"
             ) from error
-        names = read_tag_names("mn04_as", EMBEDDED)  # the published files contain no names
+        names = read_tag_names("mn04_as", self.embedded_weights)  # the published files contain no names
         if not self.tag_names and len(tensors.get("classifier.5.bias", ())) == len(names):
             self.tag_names = names
 
@@ -138,7 +138,7 @@ class EfficientAT(Backbone):
         if self._classifier is None:
             if self.weights is None:
                 raise UserError("backbone.weights=null: random weights have no classifier; set mn04_as or a file")
-            tensors = read_tensors(find_weights_file(self.weights, EMBEDDED))
+            tensors = read_tensors(find_weights_file(self.weights, self.embedded_weights))
             self._classifier = {name: value for name, value in tensors.items() if name in CLASSIFIER}
         if len(self._classifier) < len(CLASSIFIER):
             raise UserError(

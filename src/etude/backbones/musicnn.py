@@ -8,6 +8,7 @@ The network processes each patch of a clip separately. The embedding of a clip i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Self
 
 import torch
@@ -21,7 +22,6 @@ from etude.files.safe_read import read_tensors
 
 PATCH = 187  # frames, 3 s
 EMBEDDINGS = ("penultimate", "mean_pool", "max_pool", "mean_max_pool")
-EMBEDDED: Mapping[str, str] = {"msd": "msd_musicnn", "mtt": "mtt_musicnn"}  # files of embedded weights, by name
 TIMBRAL, TEMPORAL = (0.4, 0.7), (128, 64, 32)  # shares of all bins, and numbers of frames, that the filters cover
 CHUNK = 2  # patches
 N_TIMBRAL, N_TEMPORAL, N_MIDDLE, N_DENSE = 204, 51, 64, 200  # filters of each branch and layer, and dense units
@@ -51,7 +51,7 @@ class Musicnn(Backbone):
     """
 
     required_front_end = "etude.audio.log_mel.MusicnnFront"
-    embedded_weights = EMBEDDED
+    embedded_weights: Mapping[str, str] = MappingProxyType({"msd": "msd_musicnn", "mtt": "mtt_musicnn"})
     axis = 0  # of patches
     patch_frames = PATCH
     min_frames = 2 * PATCH
@@ -61,7 +61,7 @@ class Musicnn(Backbone):
         if embedding not in EMBEDDINGS:
             raise ValueError(f"backbone.embedding must be one of {', '.join(EMBEDDINGS)}, got {embedding!r}")
         self.weights, self.embedding, self.skips_standardisation = weights, embedding, weights is not None
-        self.tag_names = read_tag_names(weights, EMBEDDED)
+        self.tag_names = read_tag_names(weights, self.embedded_weights)
         self.front = Front(bins)
         width = self.front.width
         self.middle = nn.ModuleList([Middle(width), Middle(N_MIDDLE), Middle(N_MIDDLE)])
@@ -143,7 +143,7 @@ class Musicnn(Backbone):
         """
         if self.weights is None:
             return
-        path = find_weights_file(self.weights, EMBEDDED)
+        path = find_weights_file(self.weights, self.embedded_weights)
         used = tuple(name.partition(".")[0] + "." for name, _ in self.named_parameters())
         tensors = {name: value for name, value in read_tensors(path).items() if name.startswith(used)}
         try:
@@ -151,7 +151,7 @@ class Musicnn(Backbone):
         except RuntimeError as error:
             raise UserError(
                 f"backbone.weights={self.weights}: the file does not fit a musicnn with {self.front.bins} bins; use "
-                f"feature=musicnn and weights with the tensor names of {', '.join(EMBEDDED)}"
+                f"feature=musicnn and weights with the tensor names of {', '.join(self.embedded_weights)}"
             ) from error
 
     def for_export(self) -> Self:
@@ -210,7 +210,7 @@ class Musicnn(Backbone):
         if self._classifier is None:
             if self.weights is None:
                 raise UserError("backbone.weights=null: random weights have no classifier; set msd, mtt or a file")
-            tensors = read_tensors(find_weights_file(self.weights, EMBEDDED))
+            tensors = read_tensors(find_weights_file(self.weights, self.embedded_weights))
             back = Back(2 * self.pooled_width)
             try:
                 last = nn.Linear(N_DENSE, len(tensors["tags.bias"]))

@@ -12,6 +12,7 @@ import typer
 from etude.cli.arguments import Json, Packs, greater_than_zero
 from etude.cli.runner import CommandResult, ParsedCommand
 from etude.errors import UserError
+from etude.files import os_errors
 
 if TYPE_CHECKING:
     from etude.embeddings.store import StoreSummary
@@ -23,7 +24,6 @@ Examples:
   etude cache clear --model musicnn              remove the stores of one network
 """
 MB = 1_000_000  # bytes
-PACKS_REMEDY = "name another folder with --packs <folder>"
 
 
 def cache(
@@ -64,7 +64,7 @@ def cache(
         values = {"root": str(root), "stores": [_plain(store) for store in stores]}
         return CommandResult(values=values)
 
-    return ParsedCommand(work, json, PACKS_REMEDY)
+    return ParsedCommand(work, json, os_errors.PACKS_REMEDY)
 
 
 def _print_stores(stores: Sequence[StoreSummary], relation: str, root: Path) -> None:

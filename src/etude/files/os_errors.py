@@ -21,6 +21,7 @@ DEVICE_CODES = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENXIO
 # remedies for a folder that cannot be written
 RUN_REMEDY = "name another folder with outputs=<folder>, data.packs=<folder> or hydra.run.dir=<folder>"
 FOLDER_REMEDY = "name another folder with --out <folder>"
+PACKS_REMEDY = "name another folder with --packs <folder>"
 
 
 @contextmanager

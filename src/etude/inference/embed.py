@@ -37,7 +37,6 @@ CLIP, WINDOW = "clip", "window"
 INDEX, NPZ, PARQUET = "index.json", ".npz", ".parquet"
 OVERLAP = 0.5  # of successive windows, as a fraction of a window
 CHANGED = "was changed while it was read"
-PACKS_REMEDY = "name another folder with --packs <folder>"
 log = logging.getLogger(__name__)
 
 
@@ -125,7 +124,7 @@ class FileStore:
 
     def __init__(self, model: Model, plan: WindowPlan, packs: Path) -> None:
         identity = windows_identity(plan.front, plan.to_dict())
-        with os_errors.explain_errors(packs, PACKS_REMEDY):
+        with os_errors.explain_errors(packs, os_errors.PACKS_REMEDY):
             self._embeddings = EmbeddingStore(packs / FOLDER, model.name, model.encoder_identity)
             self._files = RecordStore(
                 packs / FOLDER, {"kind": "files", "model": "windows of audio files", "identity": identity}
@@ -159,7 +158,7 @@ class FileStore:
         ]
         seconds = None if np.isnan(prediction.seconds) else prediction.seconds
         record = {"seconds": seconds, "windows": [[start, end, key] for start, end, key, _ in windows]}
-        with os_errors.explain_errors(None, PACKS_REMEDY):
+        with os_errors.explain_errors(None, os_errors.PACKS_REMEDY):
             self._embeddings.put([key for *_, key, _ in windows], [z for *_, z in windows])
             self._files.write({bytes.fromhex(sha256): json.dumps(record).encode()})
         return EmbeddedFile(prediction.seconds, [(start, end, z) for start, end, _, z in windows])

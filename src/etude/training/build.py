@@ -105,9 +105,9 @@ def build_learner(config: Mapping[str, Any], source: MusicData, resume: bool = F
 
 def freeze_unused(learner: Learner) -> None:
     """Freeze parameters of the backbone that are after all layers of the read-out, because DDP refuses them."""
-    if learner.readout.layers is None:
-        return
     trainable = {name: p for name, p in learner.backbone.named_parameters() if p.requires_grad}
+    if learner.readout.layers is None or not trainable:
+        return
     lengths = torch.tensor([max(1, learner.backbone.min_frames)])
     training, x = learner.training, torch.zeros(1, int(lengths), len(learner.standardiser.mean), requires_grad=True)
     z = learner.eval().readout(learner.backbone, x, lengths)

@@ -306,6 +306,12 @@ def divergence_message(trainer: Trainer, symptom: str) -> str:
     )
 
 
+def list_clips(ids: list[str]) -> str:
+    """Return the ids of clips for a message, of many clips the first ones and the number of the others."""
+    more = f" and {len(ids) - MAX_LISTED_CLIPS} more" if len(ids) > MAX_LISTED_CLIPS else ""
+    return ", ".join(ids[:MAX_LISTED_CLIPS]) + more
+
+
 def remedies(trainer: Trainer, learner: Any) -> list[str]:
     """Return possible remedies with the current values."""
     rate = getattr(learner.optimiser, "lr", None)
@@ -320,10 +326,9 @@ def loss_message(trainer: Trainer, check: LossCheck, rows: list[int]) -> str:
     learner: Any = trainer.lightning_module
     ids = trainer.datamodule.data.pack.index["id"].iloc[rows].tolist()  # type: ignore[attr-defined]
     targets = [name for name, bad in zip(learner.task.targets, check.flags[1:].tolist(), strict=True) if bad]
-    more = f" and {len(ids) - MAX_LISTED_CLIPS} more" if len(ids) > MAX_LISTED_CLIPS else ""
     measures = remedies(trainer, learner)
     measures.insert(1, "check these clips")
     return (
         f"epoch {check.epoch}, step {check.step}: the loss of {', '.join(targets) or 'the weighting'} is not finite, "
-        f"on the clips {', '.join(ids[:MAX_LISTED_CLIPS])}{more}; {', '.join(measures[:-1])} or {measures[-1]}"
+        f"on the clips {list_clips(ids)}; {', '.join(measures[:-1])} or {measures[-1]}"
     )

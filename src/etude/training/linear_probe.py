@@ -31,7 +31,7 @@ from etude.evaluation.linear_candidates import MIN_PROBABILITY, Candidate, linea
 from etude.evaluation.linear_models import LinearFit, fit_linear_model
 from etude.tasks.heads import Linear
 from etude.tasks.targets import Target, module_key
-from etude.training.callbacks import MAX_LISTED_CLIPS, stop_training
+from etude.training.callbacks import list_clips, stop_training
 from etude.training.learner import Learner
 from etude.training.optimiser import LinearProbe
 
@@ -244,11 +244,9 @@ class ProbeLearner(Learner):
         index = data.pack.index
         if (invalid := ~np.isfinite(z).all(1)).any():
             ids = index["id"].iloc[rows[torch.from_numpy(invalid)].tolist()].astype(str).tolist()
-            more = f" and {len(ids) - MAX_LISTED_CLIPS} more" if len(ids) > MAX_LISTED_CLIPS else ""
-            listed = ", ".join(ids[:MAX_LISTED_CLIPS])
             stop_training(
                 self.trainer,
-                f"the embeddings of the clips {listed}{more} are not finite; check these clips and the backbone's "
+                f"the embeddings of the clips {list_clips(ids)} are not finite; check these clips and the backbone's "
                 "weights, or set trainer.precision=32-true",
             )
         fits, message = {}, ""
