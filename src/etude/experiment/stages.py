@@ -18,6 +18,7 @@ from etude.evaluation.predictions import assemble_predictions
 from etude.experiment import baselines, provenance
 from etude.experiment.earlier_training import check_earlier_training, read_earlier_training, training_record
 from etude.files import atomic
+from etude.files.os_errors import explain_memory_errors, is_memory_error
 from etude.loggers.base import tracked
 from etude.loggers.finished_run import FinishedRun
 from etude.reports import overfit, run_report, worst_errors
@@ -38,7 +39,6 @@ from etude.training.callbacks import OverfitPredictions, remedies
 from etude.training.checkpointing import explain_restore_errors
 from etude.training.learner import Learner
 from etude.training.lightning import Trainer, seed_everything
-from etude.training.memory_errors import explain_memory_errors, is_memory_error
 
 if TYPE_CHECKING:
     import pandas as pd
