@@ -235,7 +235,7 @@ def read_record(run: Path) -> dict[str, object]:
 
 def test_second_process_in_a_run_folder_is_refused(run: Path, train: Train, environment: dict[str, str]) -> None:
     (run / "metrics.json").unlink()
-    code = "import sys; from pathlib import Path; from etude.files.lock import *\n"
+    code = "import sys; from pathlib import Path; from etude.files.journal import *\n"
     code += "lock = Lock(Path(sys.argv[1]), 'run'); lock.acquire(); print('held', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, str(run / ".lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as holder:

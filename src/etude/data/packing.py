@@ -27,8 +27,7 @@ from etude.data.readers import read_precomputed, read_sound
 from etude.errors import DataError, UserError
 from etude.files import os_errors, ownership
 from etude.files.atomic import move, remove_folder
-from etude.files.journal import file_hash, file_stamp
-from etude.files.lock import Lock
+from etude.files.journal import Lock, file_hash, file_stamp
 from etude.files.progress import track
 
 if TYPE_CHECKING:

@@ -27,8 +27,7 @@ import numpy as np
 from etude.errors import UserError
 from etude.files import ownership
 from etude.files.atomic import open_file, remove, remove_folder, write_text
-from etude.files.journal import write_all
-from etude.files.lock import Lock
+from etude.files.journal import Lock, write_all
 
 FOLDER, DESCRIPTION = "embeddings", "store.json"
 FORMAT = 1

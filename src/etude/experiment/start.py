@@ -16,7 +16,7 @@ from etude.config.overrides import apply_probe_settings
 from etude.config.stored import flatten, output_overrides
 from etude.errors import UserError
 from etude.files import atomic, os_errors, ownership
-from etude.files.lock import RUN_LOCK, Lock
+from etude.files.journal import RUN_LOCK, Lock
 from etude.runs.folder import JOBS, MULTIRUN, OUTPUTS, RunFolder, monitored_score
 from etude.system import streams
 from etude.system.distributed import (

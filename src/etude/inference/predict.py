@@ -18,8 +18,7 @@ from etude.data.audio_files import as_text
 from etude.data.readers import is_array
 from etude.errors import DataError, UserError
 from etude.files import os_errors, ownership
-from etude.files.journal import Journal, file_stamp, read_lines
-from etude.files.lock import Lock
+from etude.files.journal import Journal, Lock, file_stamp, read_lines
 from etude.files.progress import track
 from etude.inference import engine, figure, inputs, page, tables
 from etude.inference.engine import FilePrediction

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
 from etude.files import ownership
-from etude.files.lock import Lock
+from etude.files.journal import Lock
 from etude.loggers.base import Tracker, shorten
 from etude.loggers.finished_run import FinishedRun
 from etude.runs.folder import CHECKPOINTS

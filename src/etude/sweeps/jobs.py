@@ -14,7 +14,7 @@ from typing import Any
 from etude.config.overrides import quote_value
 from etude.errors import UserError
 from etude.files.atomic import replacing
-from etude.files.lock import Lock
+from etude.files.journal import Lock
 from etude.runs.folder import JOBS, RunFolder, run_of
 
 WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
