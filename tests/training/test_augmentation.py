@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from etude.tasks.heads import Linear
+from etude.tasks.heads import Linear, Task
 from etude.tasks.loss_weighting import WeightedSum
 from etude.tasks.targets import Label, Scalar
-from etude.tasks.task import Task
 from etude.training.augmentation import Augment, Mixture
 
 LENGTHS = torch.tensor([100, 37, 1, 64])

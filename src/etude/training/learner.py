@@ -18,7 +18,7 @@ from etude.data.batches import Batch
 from etude.embeddings.cache import EmbeddingCache
 from etude.embeddings.readouts import Readout
 from etude.evaluation.metrics import PRIMARY, classification, regression
-from etude.tasks.task import Task
+from etude.tasks.heads import Task
 from etude.training.checkpointing import random_state, restore_random_state
 from etude.training.lightning import LightningModule, Metric
 from etude.training.network import Network, Standardiser

@@ -18,7 +18,7 @@ from etude.config.instantiate import NETWORK_MODULES, check_trusted, make, resol
 from etude.embeddings.readouts import Readout
 from etude.errors import UserError
 from etude.files.safe_read import read_checkpoint
-from etude.tasks.task import Task
+from etude.tasks.heads import Task
 
 AnyNetwork = TypeVar("AnyNetwork", bound="Network")
 
