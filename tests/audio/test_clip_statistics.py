@@ -13,7 +13,7 @@ from etude.audio.decode import stream
 from etude.audio.frontend import FrontEnd
 from etude.audio.kaldi import ASTFront, EfficientATFront
 from etude.audio.log_mel import LogMelChroma, MusicnnFront
-from etude.data.readers import read_sound
+from etude.data.audio_files import read_sound
 from etude.data.sources.demo import HOME
 
 RATE = 22050

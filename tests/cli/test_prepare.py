@@ -19,7 +19,7 @@ from tests.commands import prepare as main
 from etude.audio.decode import decode
 from etude.audio.log_mel import frames
 from etude.config.overrides import quote_value
-from etude.data import readers
+from etude.data import audio_files
 from etude.data.datamodule import build_datamodule
 from etude.data.pack import Pack
 
@@ -136,7 +136,7 @@ def test_table_is_packed(folder: Path) -> None:
 def test_repeated_command_decodes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_clips(folder / "music")
     assert main([*FOLDER, "--workers=1"]) == 0
-    monkeypatch.setattr(readers, "decode", None)  # must not be called
+    monkeypatch.setattr(audio_files, "decode", None)  # must not be called
     assert main([*FOLDER, "--workers=1"]) == 0
 
 
@@ -152,7 +152,7 @@ def test_interrupted_command_is_resumed_when_repeated(
         names.append(path.name)
         return decode(path, *rest)
 
-    monkeypatch.setattr(readers, "decode", decode_two)
+    monkeypatch.setattr(audio_files, "decode", decode_two)
     assert main([*FOLDER, "--workers=1"]) == 130
     assert "interrupted; repeat the command to resume" in caplog.text
     assert packs(folder) == []
@@ -173,10 +173,10 @@ def test_retry_decodes_skipped_clips_again(folder: Path, monkeypatch: pytest.Mon
             raise DecodeError(f"{path}: cannot be decoded (ffmpeg is not installed)")
         return decode(path, *rest)
 
-    monkeypatch.setattr(readers, "decode", fail_for_some)
+    monkeypatch.setattr(audio_files, "decode", fail_for_some)
     assert main(arguments) == 0
     assert len(Pack(packs(folder)[0]).index) == 2
-    monkeypatch.setattr(readers, "decode", decode)
+    monkeypatch.setattr(audio_files, "decode", decode)
     assert main(arguments) == 0
     assert len(Pack(packs(folder)[0]).index) == 2
     assert main([*arguments, "--retry"]) == 0

@@ -17,7 +17,7 @@ from tests.fuzz.mutations import damage
 
 from etude.audio.formats import DecodeError
 from etude.config import instantiate
-from etude.data.readers import read_sound
+from etude.data.audio_files import read_sound
 from etude.errors import UserError
 
 DEFAULT_SEEDS = 30  # number of seeds in the default suite, of which only the last two run a command

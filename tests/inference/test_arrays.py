@@ -21,9 +21,9 @@ from tests.data.sources.patreco_arrays import random_array, save_array
 
 import etude
 from etude.audio.formats import DecodeError
-from etude.data import readers
+from etude.data import audio_files
+from etude.data.audio_files import ARRAY_FRONT_END, read_precomputed
 from etude.data.datamodule import build_datamodule
-from etude.data.readers import ARRAY_FRONT_END, read_precomputed
 from etude.data.sources.patreco import AXES
 from etude.errors import UserError
 from etude.files.ownership import LIST_NAME
@@ -254,9 +254,9 @@ def test_compressed_arrays_are_limited_in_size(tmp_path: Path, monkeypatch: pyte
     np.save(buffer, np.zeros((140, 100)))
     path = tmp_path / "1.npy.gz"
     path.write_bytes(gzip.compress(buffer.getvalue()))
-    monkeypatch.setattr(readers, "MAX_UNPACKED", len(buffer.getvalue()))
+    monkeypatch.setattr(audio_files, "MAX_UNPACKED", len(buffer.getvalue()))
     assert read_precomputed(path, ARRAY_FRONT_END).shape == (100, 140)
-    monkeypatch.setattr(readers, "MAX_UNPACKED", len(buffer.getvalue()) - 1)
+    monkeypatch.setattr(audio_files, "MAX_UNPACKED", len(buffer.getvalue()) - 1)
     with pytest.raises(DecodeError, match="of compressed data; decompress it with gunzip"):
         read_precomputed(path, ARRAY_FRONT_END)
 

@@ -16,8 +16,8 @@ import torch
 from tests.commands import cache, embed, predict
 
 import etude
+from etude.data.audio_files import read_sound
 from etude.data.pack import frames_hash
-from etude.data.readers import read_sound
 from etude.embeddings.store import FOLDER, EmbeddingStore
 from etude.errors import UserError
 from etude.files.ownership import LIST_NAME

@@ -250,7 +250,7 @@ class SoundProperties(SoundStatistics):
 
 @dataclass(frozen=True)
 class PropertiesFront(FrontEnd):
-    """Front end whose only frame contains the properties of a file. `etude.data.readers.read_properties` computes them.
+    """Front end whose only frame contains the properties of a file. `data.audio_files.read_properties` computes them.
 
     Args:
         version: Version of the properties. A change of their definition increases it.

@@ -21,7 +21,7 @@ from etude.audio.log_mel import LogMelChroma, frames
 from etude.benchmarks.timing import Requirement, Section, time_rounds
 from etude.config import instantiate
 from etude.config.compose import conf_dir
-from etude.data.readers import read_sound
+from etude.data.audio_files import read_sound
 from etude.data.sources.demo import collection
 from etude.inference import engine
 from etude.inference.embed import EmbedOptions, embed_files

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.audio.frontend import FrontEnd
-from etude.data.readers import read_sound
+from etude.data.audio_files import SkippedItem, read_sound
 from etude.errors import DataError, one_line_message
 
 if TYPE_CHECKING:
@@ -35,21 +35,6 @@ SLUG_BYTES = 96  # file names are limited to 255 bytes, and packs add a hash, a 
 NO_GROUP = "The artists of these clips are unknown, so one artist may be in both training and test."
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SkippedItem:
-    """Row, file or folder that a source skips.
-
-    Args:
-        item: Path relative to the folder of the collection, id of a clip, or row of a table.
-        reason: Reason, with the same text for all items of one kind, so that they can be counted.
-        clip: True if the item should have been a clip. It then counts towards `data.max_skipped`, like a missing file.
-    """
-
-    item: str
-    reason: str
-    clip: bool = False
 
 
 @dataclass(frozen=True)

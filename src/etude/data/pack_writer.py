@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.data.collection import SkippedItem
+from etude.data.audio_files import SkippedItem
 from etude.data.pack import FORMAT, FRAMES, INDEX, MANIFEST, Pack, combined_hash, frames_hash
 from etude.errors import DataError
 from etude.files import ownership

@@ -20,10 +20,10 @@ from etude.audio.clip_statistics import SuspectSoundWarning
 from etude.audio.formats import DecodeError
 from etude.audio.frontend import FrontEnd
 from etude.data import pack_writer, workers
-from etude.data.collection import Collection, Reader, SkippedItem
+from etude.data.audio_files import SkippedItem, read_precomputed, read_sound
+from etude.data.collection import Collection, Reader
 from etude.data.pack import FORMAT, MANIFEST, Pack, PackOptions, frames_hash
 from etude.data.pack_writer import JournalEntry, PackWriter
-from etude.data.readers import read_precomputed, read_sound
 from etude.errors import DataError, UserError
 from etude.files import os_errors, ownership
 from etude.files.atomic import move, remove_folder

@@ -39,8 +39,8 @@ PRELOADED_MODULES = (
     "threadpoolctl",
     "torch",
     "etude.audio.log_mel",
+    "etude.data.audio_files",
     "etude.data.batches",
-    "etude.data.readers",
 )
 
 

@@ -14,7 +14,7 @@ from etude.audio.formats import DecodeError
 from etude.audio.frontend import FrontEnd
 from etude.audio.log_mel import LogMelChroma
 from etude.config import instantiate
-from etude.data.readers import SILENT
+from etude.data.audio_files import SILENT
 from etude.data.sources import demo
 from etude.errors import UserError
 from etude.export.graph import EMBEDDING, Graph, PredictFunction

@@ -22,8 +22,7 @@ from etude.audio.clip_statistics import SoundStatistics
 from etude.audio.decode import stream
 from etude.audio.formats import DecodeError, TooLongError
 from etude.data import workers as worker_processes
-from etude.data.audio_files import as_text
-from etude.data.readers import SILENT, array_mismatch, is_array, read_precomputed
+from etude.data.audio_files import SILENT, array_mismatch, as_text, is_array, read_precomputed
 from etude.errors import one_line_message
 from etude.files.journal import file_stamp
 from etude.inference.inputs import NO_ARRAYS

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
-from etude.data.audio_files import SUFFIXES, as_text, search_audio_files
-from etude.data.collection import SkippedItem, existing_path, expand_path, log_skipped_items
-from etude.data.readers import ARRAY_SUFFIXES, clip_id, is_array
+from etude.data.audio_files import ARRAY_SUFFIXES, SUFFIXES, SkippedItem, as_text, clip_id, is_array, search_audio_files
+from etude.data.collection import existing_path, expand_path, log_skipped_items
 from etude.data.sources import patreco
 from etude.data.table_reader import read_table
 from etude.errors import UserError

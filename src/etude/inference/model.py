@@ -15,7 +15,7 @@ import numpy as np
 
 from etude.audio.frontend import FrontEnd
 from etude.config import instantiate
-from etude.data.readers import array_mismatch
+from etude.data.audio_files import array_mismatch
 from etude.embeddings.encoders import check_encoder, encoder_identity, encoder_recipe
 from etude.errors import UserError
 from etude.files.journal import file_hash

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from etude.data import workers
-from etude.data.audio_files import as_text
-from etude.data.readers import is_array
+from etude.data.audio_files import as_text, is_array
 from etude.errors import DataError, UserError
 from etude.files import os_errors, ownership
 from etude.files.journal import Journal, Lock, file_stamp, read_lines

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from etude.audio.frontend import FrontEnd
+from etude.data.audio_files import SILENT
 from etude.data.batches import crop_positions, crop_start
 from etude.data.pack import combined_hash, frames_hash
-from etude.data.readers import SILENT
 from etude.errors import UserError
 
 BEAT_SECONDS = 180.0  # seconds of a long file in which beats are counted to determine the length of a window

@@ -243,7 +243,7 @@ class InspectedRun:
         Raises:
             UserError: The file cannot be decoded, or the network has no audio input.
         """
-        from etude.data.readers import read_sound
+        from etude.data.audio_files import read_sound
 
         if not self.front.reads_sound:
             raise UserError(

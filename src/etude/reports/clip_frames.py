@@ -14,8 +14,8 @@ import numpy as np
 from etude.audio.decode import decode, stream
 from etude.audio.descriptors import track_beats
 from etude.audio.frontend import FrontEnd
+from etude.data.audio_files import read_sound
 from etude.data.collection import Collection
-from etude.data.readers import read_sound
 from etude.errors import UserError
 from etude.files.atomic import replacing, write_bytes
 

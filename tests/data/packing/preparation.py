@@ -17,11 +17,11 @@ import soundfile
 from etude.audio.decode import decode
 from etude.audio.formats import DecodeError
 from etude.audio.log_mel import LogMelChroma, frames
+from etude.data.audio_files import read_sound
 from etude.data.collection import Collection
 from etude.data.pack import Pack, PackOptions
 from etude.data.pack_writer import SKIPPED
 from etude.data.packing import prepare_pack
-from etude.data.readers import read_sound
 from etude.files.ownership import LIST_NAME
 
 FRONT = LogMelChroma(n_mels=40)

@@ -27,11 +27,11 @@ from tests.data.packing.preparation import (
 
 from etude.audio.decode import decode
 from etude.audio.log_mel import LogMelChroma
-from etude.data.collection import Collection, SkippedItem
+from etude.data.audio_files import SkippedItem, read_sound
+from etude.data.collection import Collection
 from etude.data.pack import FRAMES, PackOptions
 from etude.data.pack_writer import SKIPPED, SUSPECT
 from etude.data.packing import prepare_pack
-from etude.data.readers import read_sound
 from etude.data.sources import folder
 from etude.data.sources.demo import HOME
 from etude.errors import DataError, UserError

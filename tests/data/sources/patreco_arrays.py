@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from etude.data.audio_files import ARRAY_FRONT_END
 from etude.data.collection import Collection
-from etude.data.readers import ARRAY_FRONT_END
 from etude.data.sources.patreco import collection
 
 # Clips per original class (train, test), about a twentieth of the real counts.

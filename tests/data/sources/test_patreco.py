@@ -20,9 +20,9 @@ from tests.data.sources.patreco_arrays import (
 
 from etude.audio.formats import DecodeError
 from etude.audio.log_mel import LogMelChroma
+from etude.data.audio_files import ARRAY_FRONT_END, locate_array, read_precomputed
 from etude.data.collection import Collection
 from etude.data.datamodule import build_datamodule
-from etude.data.readers import ARRAY_FRONT_END, locate_array, read_precomputed
 from etude.data.sources.patreco import collection
 from etude.errors import DataError
 

@@ -20,8 +20,8 @@ from tests.data.sources.patreco_arrays import (
 from etude.audio.decode import decode
 from etude.audio.formats import DecodeError
 from etude.audio.log_mel import frames
+from etude.data.audio_files import ARRAY_FRONT_END, locate_array, read_precomputed
 from etude.data.collection import Collection
-from etude.data.readers import ARRAY_FRONT_END, locate_array, read_precomputed
 from etude.data.sources.demo import HOME
 from etude.data.sources.patreco import collection
 from etude.errors import DataError

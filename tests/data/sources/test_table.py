@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from tests.data.sources.tables import GENRES, Make, six_clips, write_table
 
-from etude.data.collection import SkippedItem
+from etude.data.audio_files import SkippedItem
 from etude.data.sources.table import collection
 from etude.errors import DataError
 

@@ -16,9 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.data.audio_files import SkippedItem
 from etude.data.collection import (
     Collection,
-    SkippedItem,
     expand_path,
     label_target,
     log_skipped_items,

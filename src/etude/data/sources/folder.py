@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from etude.data.audio_files import as_text, is_text, list_other_files, search_audio_files
+from etude.data.audio_files import SkippedItem, as_text, is_text, list_other_files, search_audio_files
 from etude.data.collection import (
     NO_GROUP,
     Collection,
-    SkippedItem,
     expand_path,
     label_target,
     log_skipped_items,

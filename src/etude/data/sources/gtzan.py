@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from etude.data.collection import Collection, SkippedItem, expand_path, label_target, log_skipped_items
+from etude.data.audio_files import SkippedItem
+from etude.data.collection import Collection, expand_path, label_target, log_skipped_items
 from etude.errors import DataError
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")

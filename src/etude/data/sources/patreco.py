@@ -14,11 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.data.audio_files import as_text
+from etude.data.audio_files import BEAT, GZIP, SkippedItem, as_text, clip_id, locate_array, read_precomputed
 from etude.data.collection import (
     NO_GROUP,
     Collection,
-    SkippedItem,
     expand_path,
     label_target,
     log_skipped_items,
@@ -27,7 +26,6 @@ from etude.data.collection import (
     scalar_target,
     slug,
 )
-from etude.data.readers import BEAT, GZIP, clip_id, locate_array, read_precomputed
 from etude.data.sources.fma import read_artists
 from etude.data.table_reader import parse_number
 from etude.errors import DataError

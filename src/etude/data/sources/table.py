@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.data.audio_files import SkippedItem
 from etude.data.collection import (
     NO_GROUP,
     RESERVED,
     Collection,
-    SkippedItem,
     existing_path,
     expand_path,
     join_inside,

@@ -12,11 +12,11 @@ import numpy as np
 
 from etude.audio.clip_statistics import PropertiesFront
 from etude.audio.frontend import FrontEnd
+from etude.data.audio_files import read_properties, read_sound
 from etude.data.collection import RESERVED, Collection
 from etude.data.pack import Pack, PackOptions
 from etude.data.packing import open_pack
 from etude.data.partition import SPLITS
-from etude.data.readers import read_properties, read_sound
 from etude.data.sources import pack as packs_of
 from etude.errors import DataError
 
