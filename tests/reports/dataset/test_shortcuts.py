@@ -14,8 +14,8 @@ from etude.audio.clip_statistics import PROPERTIES, SoundProperties
 from etude.data.pack import PackOptions
 from etude.data.sources import table
 from etude.data.sources.union import open_properties
-from etude.reports.dataset.findings import PASSED, PROBLEM, _shortcuts
 from etude.reports.dataset.leakage import shortcut_scores
+from etude.reports.dataset.page import PASSED, PROBLEM, _shortcuts
 
 RATE, CLIPS = 44100, 32
 NAMES = [name for members in PROPERTIES.values() for name in members]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from etude.audio.formats import DecodeError
 from etude.audio.frontend import FrontEnd
 from etude.data.partition import SPLITS, UNUSED
 from etude.data.splits import group_codes
+from etude.errors import DataError
 from etude.files.progress import track
 from etude.reports.clip_frames import ClipFile
 from etude.reports.dataset import leakage
@@ -19,7 +20,9 @@ from etude.reports.dataset import leakage
 if TYPE_CHECKING:
     import pandas as pd
 
+    from etude.data.datamodule import MusicData
     from etude.data.pack import Pack
+    from etude.data.splits import Split
 
 
 BINS = 20
@@ -43,6 +46,30 @@ class SplitAssignment:
     assigned: np.ndarray | None
     method: dict[str, Any] = field(default_factory=dict)
     error: str = ""
+
+
+def assign_splits(module: MusicData, pack: Pack) -> SplitAssignment:
+    """Return the configured split.
+
+    If this split is refused, return the reason, and a split that allows shared groups and duplicates.
+    """
+    names = list(module.source.targets)
+    try:
+        return SplitAssignment(*_plan(module.split, pack, names))
+    except DataError as error:
+        reason = str(error)
+    permissive = replace(module.split, allow_shared_groups=True, duplicates="allow")
+    try:
+        return SplitAssignment(*_plan(permissive, pack, names), reason)
+    except DataError:
+        return SplitAssignment(None, error=reason)
+
+
+def _plan(split: Split, pack: Pack, names: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the split of each clip, and a description of how clips were split."""
+    plan = split.plan(pack.index, names)
+    description = {"kind": plan.kind, "column": plan.column, "fold": plan.fold, "folds": list(plan.folds)}
+    return plan.splits, description | {"partitions": plan.partitions, "unused": plan.unused}
 
 
 def compute_statistics(
