@@ -12,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ from tests.reports.test_run_report_browser import FIND_LOW_CONTRAST
 import etude
 from etude.audio.decode import decode
 from etude.data.sources.demo import collection
-from etude.demo import neighbours
-from etude.demo.neighbours import EmbeddingKey, NeighbourSearch, embed_clips, load_library, split_rows
+from etude.demo.neighbours import NeighbourSearch, clip_key, embed_clips, load_library, split_rows
 from etude.demo.page import DemoContent
 from etude.demo.predictor import RefusedAudioError
 from etude.demo.server import DemoOptions, load_content
+from etude.embeddings import cache
+from etude.embeddings.store import FOLDER, EmbeddingStore
 from etude.errors import DataError
 from etude.inference.model import Pretrained
 from etude.inference.tables import predict_tables
@@ -138,35 +140,39 @@ def test_nearest_clips_equal_those_of_scikit_learn(content: DemoContent, audio_f
     assert "the predictions are unreliable" in content.neighbours.describe_distance(distant)
 
 
-def test_embeddings_are_stored_for_checkpoint_and_clips(
+def test_embeddings_of_the_training_split_are_in_the_shared_store(
     copied: Path, content: DemoContent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predictor, path, run = content.predictor, copied / neighbours.EMBEDDINGS, InspectedRun(copied)
-    assert path.is_file() and len(content.neighbours.library.x) == 116
+    predictor, run = content.predictor, InspectedRun(copied)
+    assert len(content.neighbours.library.x) == 116
+    identity = predictor.model.encoder_identity
+    with EmbeddingStore(run.data.pack_options.packs / FOLDER, "", identity) as store:
+        clips = run.pack.index["content"].iloc[split_rows(run, "train")]
+        keys = [clip_key(clip, predictor.plan) for clip in clips]
+        assert np.array_equal(np.stack([z for z in store.get(keys) if z is not None]), content.neighbours.library.x)
     with monkeypatch.context() as patch:
         patch.setattr(type(predictor.model), "predict", None)  # the network is not used
         library = load_library(run, predictor.model, predictor.plan)
         assert np.array_equal(library.x, content.neighbours.library.x)
         assert library.splits == "training" and not library.note
-    with np.load(path) as stored:
-        key = EmbeddingKey(str(stored["checkpoint"]), str(stored["frames"]), tuple(stored["ids"].tolist()))
-    assert neighbours.read_embeddings(copied, key) is not None
-    assert all(
-        neighbours.read_embeddings(copied, other) is None
-        for other in (key._replace(checkpoint="x"), key._replace(ids=("a",)))
-    )
-    path.write_bytes(path.read_bytes()[:2000])
-    assert neighbours.read_embeddings(copied, key) is None
-    assert np.allclose(load_library(run, predictor.model, predictor.plan).x, content.neighbours.library.x, atol=1e-6)
-    assert neighbours.read_embeddings(copied, key) is not None
-    assert not list(copied.glob(".*.part"))
+
+
+def test_key_of_a_clip_is_that_of_runs_unless_evaluation_averages_crops(content: DemoContent) -> None:
+    whole = replace(content.predictor.plan, crops=None)
+    keys = {clip_key("00", replace(whole, crops=crops, crop=crop)) for crops, crop in ((3, 100), (3, 50), (5, 100))}
+    assert clip_key("00", whole) == "00" and len(keys) == 3
 
 
 def test_warning_if_embeddings_cannot_be_stored(
-    tmp_path: Path, content: DemoContent, caplog: pytest.LogCaptureFixture
+    copied: Path, content: DemoContent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    neighbours.write_embeddings(tmp_path / "nowhere", EmbeddingKey("a", "b", ("c",)), content.neighbours.library.x)
-    assert "nowhere: cannot be written" in caplog.text and "will be computed again next time" in caplog.text
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cache, "EmbeddingStore", refuse)
+    library = load_library(InspectedRun(copied), content.predictor.model, content.predictor.plan)
+    assert np.abs(library.x - content.neighbours.library.x).max() < 1e-6
+    assert "embeddings are not shared with other runs and commands" in caplog.text
 
 
 def test_predicted_clips_are_compared_if_the_data_is_missing(

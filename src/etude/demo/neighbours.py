@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from etude.audio.frontend import FrontEnd
+from etude.data.pack import combined_hash
+from etude.embeddings.cache import SharedEmbeddings
+from etude.embeddings.store import FOLDER
 from etude.errors import UserError, one_line_message
 from etude.evaluation.formatting import format_number
-from etude.files.atomic import replacing
 from etude.files.progress import track
 from etude.inference.figure import audio_uri
 from etude.inference.model import Model, PredictionColumns
@@ -25,7 +27,7 @@ from etude.reports.html import load_template
 from etude.reports.maps.embeddings import nearest_neighbours, stack_embeddings
 from etude.reports.maps.projection import ProjectionError
 from etude.reports.worst_errors import CREDIT_KEYS, clip_credit
-from etude.runs.folder import EMBEDDINGS, PREDICTIONS
+from etude.runs.folder import PREDICTIONS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,20 +40,6 @@ BATCH = 32  # clips that are embedded at a time
 N_SHOWN, N_SAMPLED = 6, 2000  # clips on the page; clips whose nearest neighbours give the typical distance
 NO_RUN_FOLDER = "Training clips are available only if the page is started with a run folder, not with a checkpoint."
 SAME_AUDIO = 1e-3  # maximum distance of embeddings of the same audio
-
-
-class EmbeddingKey(NamedTuple):
-    """Identity of stored embeddings.
-
-    Args:
-        checkpoint: SHA-256 of the checkpoint.
-        frames: SHA-256 of all frames of the pack.
-        ids: Ids of the clips, in order.
-    """
-
-    checkpoint: str
-    frames: str
-    ids: tuple[str, ...]
 
 
 @dataclass
@@ -216,56 +204,52 @@ def split_rows(run: InspectedRun, split: str) -> np.ndarray:
 
 
 def embed_clips(run: InspectedRun, model: Model, plan: WindowPlan, rows: np.ndarray) -> np.ndarray:
-    """Return the embeddings of clips of the pack (n, D), float32, computed as in evaluation."""
-    z: list[np.ndarray] = []
+    """Return the embeddings of clips of the pack (n, D), float32, computed as in evaluation.
 
-    def batches() -> Iterator[list[Window]]:
-        for start in range(0, len(rows), BATCH):
-            clips = (
-                np.asarray(run.pack.clip(int(row))[:, slice(*plan.columns)]) for row in rows[start : start + BATCH]
-            )
-            yield [Window(0.0, 0.0, evaluation_crops(clip, plan)) for clip in clips]
+    Embeddings in the store that runs share are not computed again, and new ones are added to it.
+    """
+    contents = [clip_key(content, plan) for content in run.pack.index["content"].iloc[rows]]
+    options = run.data.pack_options
+    shared = None
+    if not options.read_only:
+        shared = SharedEmbeddings(options.packs / FOLDER, contents, model.name, lambda _: model.encoder_identity)
+    stored = shared.read(range(len(rows)), model.device) if shared else {}
+    z = {i: value[0].numpy() for i, value in stored.items()}
+    missing = [i for i in range(len(rows)) if i not in z]
+
+    def batches() -> Iterator[list[int]]:
+        for start in range(0, len(missing), BATCH):
+            yield missing[start : start + BATCH]
 
     for batch in track(
-        batches(),
-        -(-len(rows) // BATCH),
-        "Embeddings of the training split",
-        f"batches of {BATCH} clips",
+        batches(), -(-len(missing) // BATCH), "Embeddings of the training split", f"batches of {BATCH} clips"
     ):
-        z += [embedding for embedding, _ in model.predict(batch)]
-    return np.stack(z).astype(np.float32)
+        clips = (np.asarray(run.pack.clip(int(rows[i]))[:, slice(*plan.columns)]) for i in batch)
+        outputs = model.predict([Window(0.0, 0.0, evaluation_crops(clip, plan)) for clip in clips])
+        new = {i: embedding for i, (embedding, _) in zip(batch, outputs, strict=True)}
+        z |= new
+        if shared:
+            shared.write({i: torch.from_numpy(value)[None] for i, value in new.items()})
+    if shared:
+        shared.close()
+    return np.stack([z[i] for i in range(len(rows))]).astype(np.float32)
 
 
-def read_embeddings(folder: Path, key: EmbeddingKey) -> np.ndarray | None:
-    """Read the stored embeddings (n, D), float32. None if they have another key, or the file is damaged or missing."""
-    try:
-        with np.load(folder / EMBEDDINGS, allow_pickle=False) as stored:
-            same = (str(stored["checkpoint"]), str(stored["frames"]), tuple(stored["ids"].tolist())) == key
-            x = stored["x"] if same else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-    return x if x is not None and x.dtype == np.float32 and x.ndim == 2 and len(x) == len(key.ids) else None
+def clip_key(content: str, plan: WindowPlan) -> str:
+    """Return the key of a clip in the store of embeddings.
 
-
-def write_embeddings(folder: Path, key: EmbeddingKey, x: np.ndarray) -> None:
-    """Store embeddings atomically. If the folder is not writable, only a warning is logged."""
-    try:
-        with replacing(folder / EMBEDDINGS) as draft, draft.open("wb") as file:
-            np.savez(file, checkpoint=key.checkpoint, frames=key.frames, ids=np.array(key.ids), x=x)
-    except (OSError, UserError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        log.warning("%s: cannot be written (%s); the embeddings will be computed again next time", folder, reason)
+    Args:
+        content: Hash of the clip's frames. It is the key in a run that evaluates complete clips.
+        plan: Window plan, whose crops are part of the key.
+    """
+    return combined_hash([content, str(plan.crop), str(plan.crops)]) if plan.crops and plan.crop else content
 
 
 def _training_clips(run: InspectedRun, model: Model, plan: WindowPlan) -> ClipLibrary:
     """Return the clips of the training split with stored or new embeddings."""
     rows = split_rows(run, "train")
     table = run.pack.index.iloc[rows].reset_index(drop=True)
-    key = EmbeddingKey(model.sha256, str(run.pack.manifest["sha256"]), tuple(table["id"].astype(str)))
-    x = read_embeddings(run.folder, key)
-    if x is None:
-        x = embed_clips(run, model, plan, rows)
-        write_embeddings(run.folder, key, x)
+    x = embed_clips(run, model, plan, rows)
     finite = np.isfinite(x).all(1)
     return ClipLibrary(table[finite].reset_index(drop=True), x[finite], clip_files(run.data.source))
 

@@ -194,7 +194,7 @@ class SharedEmbeddings:
 
     def _disable(self, error: Exception) -> None:
         """Use the store no longer, because a run needs none."""
-        log.warning("transfer: embeddings are not shared with other runs: %s", error)
+        log.warning("embeddings are not shared with other runs and commands: %s", error)
         self._disabled = True
         with suppress(OSError, UserError):
             self.close()

@@ -23,7 +23,7 @@ LR_TABLE, LR_PLOT = "lr.csv", "lr.png"  # files of debug=find_lr
 OVERFIT, OVERFIT_PAGE = "overfit.json", "overfit.html"  # files of debug=overfit
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 ERRORS, ERRORS_INDEX = "errors", "index.json"
-EXPORT, PREDICT, EMBEDDINGS = "export", "predict", "embeddings.npz"  # outputs of commands that read a run
+EXPORT, PREDICT = "export", "predict"  # outputs of commands that read a run
 JOBS, MULTIRUN = "jobs.csv", "multirun.yaml"  # files in the folder of a sweep
 
 VALIDATION = "val/"  # prefix of a monitor that is computed on the validation split
