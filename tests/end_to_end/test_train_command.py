@@ -187,6 +187,9 @@ def test_transfer_reports_copied_tensors_and_refuses_another_network(
     assert network.readout.layers == [1, 2] and network.readout.dim == 2 * network.backbone.dim
     assert network.readout.weights is not None and network.readout.weights.all()  # trained, initially 0
     (file,) = tmp_path.rglob("split.csv")
+    weights = json.loads(file.with_name("record.json").read_text(encoding="utf-8"))["model"]["layer_weights"]
+    assert weights == dict(zip("12", network.readout.layer_weights().tolist(), strict=True))
+    assert "Learned weights of the layers" in file.with_name("report.html").read_text(encoding="utf-8")
     split = pd.read_csv(file)
     source = pd.read_csv(finished / "split.csv").set_index("id")["split"]
     assert set(source[split["id"][split["reason"].notna()]]) == {"train"}  # the demo's groups are in one split

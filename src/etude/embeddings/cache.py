@@ -340,5 +340,6 @@ def measure_frozen_output(learner: PartlyFrozen, data: MusicData, split_step: in
         train_output, _ = forward_to_split(learner.train().backbone, split_step, x, learner.readout)
         eval_output, _ = forward_to_split(learner.eval().backbone, split_step, x, learner.readout)
     learner.train()
-    ratio = data.pack.lengths.sum() / clip.shape[1]  # of all frames to this clip's frames
+    # embeddings have the same size for each clip, and states between two layers grow with the frames
+    ratio = len(data.pack.lengths) if split_step is None else data.pack.lengths.sum() / clip.shape[1]
     return train_output.nbytes * float(ratio), torch.equal(train_output, eval_output)

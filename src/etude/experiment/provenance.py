@@ -225,12 +225,20 @@ def summarise_training(trainer: Trainer, learner: Learner) -> dict[str, Any]:
     """Return the number of parameters and epochs, and the epoch and monitored score of the best checkpoint.
 
     `stopped_by` is the validation score that could end the training, which then selected the last epoch. A linear probe
-    has no epochs, and `linear_probe` with a description of the fit of each target.
+    has no epochs, and `linear_probe` with a description of the fit of each target. `layer_weights` has the learned
+    weights of the read-out's layers in the best checkpoint, by the number of the layer.
     """
     checkpoint: Any = trainer.checkpoint_callback
     epoch, path = None, getattr(checkpoint, "best_model_path", "")
+    layer_weights: dict[str, float] = {}
     if path and Path(path).is_file():
-        epoch = int(read_checkpoint(Path(path))["epoch"]) + 1
+        best = read_checkpoint(Path(path))
+        epoch = int(best["epoch"]) + 1
+        if learner.readout.weights is not None and "readout.weights" in best["state_dict"]:
+            values = best["state_dict"]["readout.weights"].softmax(0).tolist()
+            layer_weights = {
+                str(layer): value for layer, value in zip(learner.readout.layers or (), values, strict=True)
+            }
     score = getattr(checkpoint, "best_model_score", None)
     stopping = [callback.monitor for callback in trainer.early_stopping_callbacks if callback.monitor]
     probes = {name: fit.record for name, fit in getattr(learner, "probes", {}).items()}
@@ -242,4 +250,5 @@ def summarise_training(trainer: Trainer, learner: Learner) -> dict[str, Any]:
         "monitor": getattr(checkpoint, "monitor", None),
         "stopped_by": next((name for name in stopping if name.startswith(VALIDATION)), None),
         **({"linear_probe": probes} if probes else {}),
+        **({"layer_weights": layer_weights} if layer_weights else {}),
     }

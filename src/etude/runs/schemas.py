@@ -101,7 +101,7 @@ PROBE = {
 MODEL = {
     **dict.fromkeys(("backbone?", "head?", "task?", "feature?", "monitor?", "stopped_by?"), TEXT),
     **{"parameters?": COUNT, "epochs?": COUNT, "best_epoch?": COUNT, "best_score?": NUMBER},
-    **{"linear_probe?": {"*": PROBE}},
+    **{"linear_probe?": {"*": PROBE}, "layer_weights?": {"*": NUMBER}},
 }
 EARLIER_RUN = {"name": TEXT, "data": TEXT, "clips": COUNT, "validation_clips": COUNT}
 EARLIER_TRAINING = {
