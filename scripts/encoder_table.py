@@ -78,7 +78,7 @@ class Collection:
     folds: str = "0,1,2,3,4"
     folder: str | None = None
     table: str = ""
-    repeats: int = 3
+    repeats: int = 1
 
 
 def single_target(name: str, kind: str) -> tuple[str, ...]:
@@ -89,11 +89,11 @@ def single_target(name: str, kind: str) -> tuple[str, ...]:
 TEMPO = ("data=table", "data.source.targets={tempo:[30,300]}", *single_target("tempo", "Scalar"))
 LABEL = ("data=table", "data.source.targets={label:label}", *single_target("label", "Label"))
 COLLECTIONS: dict[str, Collection] = {
-    "demo, genre": Collection(("data=demo", "task=genre")),
-    "demo, descriptors": Collection(("data=demo", "task=multitask")),
+    "demo, genre": Collection(("data=demo", "task=genre"), repeats=3),
+    "demo, descriptors": Collection(("data=demo", "task=multitask"), repeats=3),
     "GTZAN mini, tempo": Collection(TEMPO, folder="gtzan", table="clips.csv"),
     "GTZAN mini, six genres": Collection(("data=table", "task=genre"), folder="gtzan", table="six_genres.csv"),
-    "ESC-10, label": Collection(LABEL, "1,2,3,4,5", "esc10", "clips.csv", 1),
+    "ESC-10, label": Collection(LABEL, "1,2,3,4,5", "esc10", "clips.csv"),
 }
 
 
