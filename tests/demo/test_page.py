@@ -30,7 +30,8 @@ from etude.demo.page import DemoContent
 from etude.demo.predictor import RefusedAudioError
 from etude.demo.server import DemoOptions, load_content
 from etude.embeddings import cache
-from etude.embeddings.store import FOLDER, EmbeddingStore
+from etude.embeddings.encoders import EmbeddingStore
+from etude.embeddings.store import FOLDER
 from etude.errors import DataError
 from etude.inference.model import Pretrained
 from etude.inference.tables import predict_tables

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from etude.embeddings.store import MAGIC, EmbeddingStore, clear_stores, list_stores, trim
+from etude.embeddings.encoders import EmbeddingStore
+from etude.embeddings.store import DESCRIPTION, MAGIC, clear_stores, list_stores, trim
 
 DAY = 86_400  # seconds
 WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from etude.embeddings.store import EmbeddingStore
+from etude.embeddings.encoders import EmbeddingStore
 first = int(sys.argv[2])
 with EmbeddingStore(Path(sys.argv[1]), "net", {"weights": 1}) as store:
     for number in range(first, first + 50):
@@ -131,6 +132,37 @@ def test_closing_keeps_all_stores_within_the_limit(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in shards(tmp_path)) <= 10_000
     with open_store(tmp_path, weights=3) as store:
         assert store.get([key(3)])[0] is not None
+
+
+def test_store_that_is_cleared_before_its_first_value_is_listed(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        assert clear_stores(tmp_path) and not store.folder.exists()
+        store.put([key(0)], [np.zeros(3)])
+        (summary,) = list_stores(tmp_path)
+        assert (summary.model, summary.kind, summary.entries) == ("net", "embeddings", 1)
+
+
+def test_store_with_a_damaged_description_is_listed_repaired_and_cleared(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        store.put([key(0)], [np.zeros(3)])
+    for content in (b"", b"{}", b"[]", b"\xff"):
+        (store.folder / DESCRIPTION).write_bytes(content)
+        (summary,) = list_stores(tmp_path)
+        assert (summary.model, summary.kind, summary.entries) == ("unknown", "embeddings", 1)
+    with open_store(tmp_path) as store:
+        assert store.get([key(0)])[0] is not None
+    (summary,) = list_stores(tmp_path)
+    assert summary.model == "net"
+    (store.folder / DESCRIPTION).write_bytes(b"")
+    assert clear_stores(tmp_path) and not list_stores(tmp_path)
+
+
+def test_files_of_others_are_kept_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with open_store(tmp_path) as store:
+        store.put([key(0)], [np.zeros(3)])
+    (store.folder / "000001.bin").mkdir()
+    assert not clear_stores(tmp_path) and list_stores(tmp_path)[0].entries == 0
+    assert "1 of 2 files are in use or not of" in caplog.text
 
 
 def test_shard_that_a_process_appends_to_is_not_removed(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
 from etude.evaluation import linear_candidates, linear_models
-from etude.evaluation.linear_candidates import inner_folds
-from etude.evaluation.linear_models import FAMILIES, GRIDS, LinearFit, fit_linear_model
+from etude.evaluation.linear_candidates import Candidate, inner_folds
+from etude.evaluation.linear_models import FAMILIES, GRIDS, LinearFit, end_of_grid, fit_linear_model
 from etude.evaluation.predictions import constant_baseline
 
 N, P = 60, 90
@@ -85,7 +85,7 @@ def test_inner_folds_keep_groups_together_and_classes_in_proportion() -> None:
     assert not any({groups[i] for i in train} & {groups[i] for i in test} for train, test in pairs)
 
 
-@pytest.mark.parametrize("groups", [None, [None] * N, [float("nan")] * N, ["a"] * N, ["a"] * 30 + ["b"] * 30])
+@pytest.mark.parametrize("groups", [None, [None] * N, [float("nan")] * N, ["a"] * N])
 def test_unknown_or_too_few_groups_give_plain_folds(groups: list | None) -> None:
     for kind, splitter in (("label", StratifiedKFold), ("scalar", KFold)):
         _, y, _ = make_clips(kind)
@@ -93,6 +93,33 @@ def test_unknown_or_too_few_groups_give_plain_folds(groups: list | None) -> None
         expected = splitter(5, shuffle=True, random_state=0).split(y, y)
         for pair, other in zip(inner_folds(y, groups or [None] * N, kind), expected, strict=True):
             assert (pair[0] == other[0]).all() and (pair[1] == other[1]).all()
+
+
+@pytest.mark.parametrize("kind", ["label", "scalar"])
+def test_two_groups_are_kept_together(kind: str) -> None:
+    _, y, _ = make_clips(kind)
+    groups = ["a"] * 30 + ["b"] * 30
+    folds = inner_folds(y.astype(str) if kind == "label" else y, groups, kind)
+    assert sorted((set(train), set(test)) == (set(range(30)), set(range(30, 60))) for train, test in folds) == [0, 1]
+
+
+def test_fold_without_a_second_class_has_constant_predictions() -> None:
+    rng = np.random.default_rng(0)
+    y = np.array(["a"] * 50 + ["b"] * 10)  # class b has one group
+    x = rng.normal(size=(60, 3)) + (y == "b")[:, None]
+    groups = [f"a{i // 10}" for i in range(50)] + ["b"] * 10
+    candidates = [Candidate("logistic regression", {"C": c}, None) for c in (0.01, 1.0)]
+    fitted = fit_linear_model(x, y, "label", groups, candidates=candidates, score="log_loss")
+    assert fitted.n_groups == 6 and fitted.out_of_fold is not None
+    np.testing.assert_array_equal(fitted.out_of_fold[50:], [[1.0, 0.0]] * 10)
+    assert (fitted.out_of_fold[:50, 1] > 0).sum() >= 40  # the other folds train on class b
+    assert set(fit_linear_model(x, y, "label", groups).out_of_fold[50:]) == {"a"}  # type: ignore[index]
+
+
+def test_groups_of_one_class_each_are_separated_for_the_choice_of_a_penalty() -> None:
+    y, groups = np.array(["a"] * 20 + ["b"] * 20), ["x"] * 20 + ["y"] * 20
+    fitted = fit_linear_model(np.random.default_rng(0).normal(size=(40, 2)), y, "label", groups)
+    assert (fitted.n_folds, fitted.n_groups) == (5, 0)
 
 
 def test_partly_known_groups_are_kept_together() -> None:
@@ -136,6 +163,10 @@ def test_equal_true_values_give_a_constant(y: list, kind: str, name: str) -> Non
 def test_too_few_clips_for_inner_folds_give_the_middle_penalty() -> None:
     fitted = fit_linear_model(np.eye(2), ["a", "b"], "label")
     assert fitted.score is None and fitted.predict(np.eye(2)).tolist() == ["a", "b"]
+    weights: tuple[str | None, ...] = (None, "balanced")
+    grid = [Candidate("logistic regression", {"C": c}, weight) for weight in weights for c in (1e-5, 1e-2, 1.0)]
+    fitted = fit_linear_model(np.eye(2), ["a", "b"], "label", candidates=grid, score="log_loss")
+    assert (fitted.penalty, fitted.chosen) == ({"C": 1e-2}, grid[1]) and end_of_grid(grid, fitted) is None
 
 
 def test_many_clips_have_a_linear_model_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,8 @@ from tests.commands import cache, embed, predict
 import etude
 from etude.data.audio_files import read_sound
 from etude.data.pack import frames_hash
-from etude.embeddings.store import FOLDER, EmbeddingStore
+from etude.embeddings.encoders import EmbeddingStore
+from etude.embeddings.store import FOLDER
 from etude.errors import UserError
 from etude.files.ownership import LIST_NAME
 from etude.inference import engine

@@ -80,6 +80,24 @@ def test_clips_without_inner_folds_cannot_have_out_of_fold_predictions() -> None
     assert fit(LinearProbe(), target, z, y).weight.shape == (2, 2)
 
 
+def test_joined_clips_are_not_predicted_from_clips_of_their_groups() -> None:
+    rng = np.random.default_rng(0)
+    target, y = Label("genre", {"classes": ["folk", "jazz"]}), torch.tensor([0, 1] * 20)
+    artist = np.repeat([0, 1], 20)
+    cue = np.where(artist == 0, 1, -1) * (2 * y.numpy() - 1)  # of the class, which differs between the artists
+    z = (cue[:, None] + 0.1 * rng.normal(size=(40, 2))).astype(np.float32)
+    fitted = fit_probe(LinearProbe(), target, z, y, torch.arange(40), artist == 1, artist.tolist())
+    assert fitted.record["groups"] == 2
+    assert (fitted.out.argmax(1) != y[20:]).all()  # as the fit to the other artist predicts
+    one_class = torch.tensor(artist)
+    with pytest.raises(UserError, match=r"no inner folds keep the 2 groups .* set optim\.join_validation=false"):
+        fit_probe(LinearProbe(), target, z, one_class, torch.arange(40), artist == 1, artist.tolist())
+    shared = np.arange(40) % 4 == 0  # validation clips whose artists also have training clips, as the user allowed
+    assert (
+        fit_probe(LinearProbe(), target, z, one_class, torch.arange(40), shared, artist.tolist()).out.isfinite().all()
+    )
+
+
 @pytest.mark.parametrize("head", [MLP(D, 2), Linear(D, 2, norm=True)])
 def test_heads_that_are_not_linear_are_refused(head: torch.nn.Module) -> None:
     with pytest.raises(UserError, match=r"use head=linear and head\.norm=false"):
@@ -88,10 +106,22 @@ def test_heads_that_are_not_linear_are_refused(head: torch.nn.Module) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"C": []}, {"C": [0.0]}, {"alpha": "10"}, {"class_weights": ["even"]}, {"class_weights": []}, {"folds": 1}],
+    [
+        {"C": []},
+        {"C": [0.0]},
+        {"alpha": "10"},
+        {"class_weights": ["even"]},
+        {"class_weights": []},
+        {"folds": 1},
+        {"class_weights": [["balanced"]]},
+        {"class_weights": None},
+        {"folds": None},
+        {"folds": 2.5},
+        {"join_validation": "no"},
+    ],
 )
 def test_invalid_grids_are_refused(values: dict) -> None:
-    with pytest.raises(ValueError, match=r"^optim\.(C|alpha|class_weights|folds) must be"):
+    with pytest.raises(ValueError, match=r"^optim\.(C|alpha|class_weights|folds|join_validation) must be"):
         LinearProbe(**values)
 
 
@@ -123,6 +153,7 @@ def test_settings_of_experiments_and_backbones_are_replaced() -> None:
         ("head.norm=true", "has linear heads"),
         ("weighting=uncertainty", "fits each target alone"),
         ("trainer.max_epochs=5", "has no epochs"),
+        ("readout.combine=weighted", "has no learned weights of layers"),
         ("compile=true", "runs the backbone only once for each clip"),
         ("callbacks=ema", "has no weights to average"),
         ("task.targets.genre.smoothing=0.1", "is fitted to the true classes"),

@@ -148,7 +148,7 @@ class MusicData:
             return
         self.pack = self.open_pack()
         self._assign(self.split.plan(self.pack.index, list(self.targets)))
-        _log_unlearnable_classes(self.class_counts)
+        self._log_unlearnable_classes()
         self.y = {name: _target_tensor(self.pack.index[name].to_numpy(), spec) for name, spec in self.targets.items()}
         self.mean, self.std = self._statistics()
 
@@ -156,6 +156,21 @@ class MusicData:
         """Use an assignment of the clips to splits."""
         self.assignment, self.splits = assignment, assignment.splits
         self.class_counts = class_counts(self.pack.index, self.splits, self.targets)
+
+    def _log_unlearnable_classes(self) -> None:
+        """Log the classes that are evaluated without fitted clips, and the classes in training alone."""
+        for name, rows in self.class_counts.items():
+            fitted = {value: sum(row[split] for split in self.fitted_splits) for value, row in rows.items()}
+            by_class = {value: row | {"train": fitted[value]} for value, row in rows.items()}
+            untrained, only_trained = unlearnable_classes(by_class)
+            if untrained:
+                sizes = [f"{value} ({rows[value]['val']} val, {rows[value]['test']} test)" for value in untrained]
+                log.warning(
+                    "%s: no training clips of %s, so these clips cannot be classified; data.split.few_groups=train or "
+                    "drop decides otherwise", name, ", ".join(sizes)
+                )  # fmt: skip
+            if only_trained:
+                log.warning("%s: only training clips of %s, so they are not tested", name, ", ".join(only_trained))
 
     def counts(self) -> dict[str, dict[str, list[int]]]:
         """Return, for each label, the number of training clips in each class under the key `counts`.
@@ -292,18 +307,6 @@ class MusicData:
         mean = np.asarray(total) / count
         std = np.sqrt(np.maximum(np.asarray(square) / count - mean**2, 1e-8))
         return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
-
-
-def _log_unlearnable_classes(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> None:
-    """Log the classes that are evaluated without training clips, and the classes in training alone."""
-    for name, by_class in counts.items():
-        untrained, only_trained = unlearnable_classes(by_class)
-        if untrained:
-            sizes = [f"{value} ({by_class[value]['val']} val, {by_class[value]['test']} test)" for value in untrained]
-            log.warning("%s: no training clips of %s, so these clips cannot be classified; data.split.few_groups=train "
-                        "or drop decides otherwise", name, ", ".join(sizes))  # fmt: skip
-        if only_trained:
-            log.warning("%s: only training clips of %s, so they are not tested", name, ", ".join(only_trained))
 
 
 def _target_tensor(column: np.ndarray, spec: dict[str, Any]) -> Tensor:

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from etude.backbones.base import Backbone, layer_indices
 from etude.data.datamodule import MusicData
-from etude.embeddings.encoders import encoder_identity
+from etude.embeddings.encoders import EmbeddingStore, encoder_identity
 from etude.embeddings.readouts import Readout
-from etude.embeddings.store import FOLDER, EmbeddingStore
+from etude.embeddings.store import FOLDER
 from etude.errors import UserError
 
 log = logging.getLogger(__name__)

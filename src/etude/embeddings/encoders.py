@@ -1,11 +1,14 @@
-"""Pretrained encoders by name, and the identity of an encoder in the embedding store."""
+"""Pretrained encoders by name, the identity of an encoder, and the store of its embeddings."""
 
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from etude.audio.decode import decoder_versions
 from etude.audio.frontend import FrontEnd
@@ -13,9 +16,12 @@ from etude.config.compose import conf_dir, open_hydra, plain_config
 from etude.config.instantiate import make, resolve
 from etude.config.override_errors import format_errors, override_errors
 from etude.config.stored import RECIPE_GROUPS
+from etude.embeddings.store import LIMIT, RecordStore
 from etude.errors import UserError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import Tensor
 
@@ -125,6 +131,8 @@ def encoder_identity(
         readout: Settings of the read-out, if the network has one.
         precision: Precision of the Trainer.
     """
+    from torch import get_float32_matmul_precision
+
     return {
         "front": front.to_dict() | {"revision": front.revision},
         "columns": [*columns],
@@ -136,6 +144,7 @@ def encoder_identity(
         "weights": weights_hash({name: value for name, value in tensors.items() if name.startswith(PARTS)}),
         "device": device.type,
         "precision": precision,
+        "matmul": get_float32_matmul_precision() if device.type != "cpu" else "highest",  # TF32 in training
         "libraries": {name: version(name) for name in ("timm", "torch")},
     }
 
@@ -162,3 +171,41 @@ def weights_hash(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.flatten().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
     return digest.hexdigest()
+
+
+class EmbeddingStore(RecordStore):
+    """Store of the embeddings of one encoder.
+
+    Args:
+        root: Folder of all stores.
+        model: Name of the encoder for listings.
+        identity: Everything that determines an embedding except the frames, see `encoder_identity`.
+        limit: Maximum size of all stores together, in bytes.
+    """
+
+    def __init__(self, root: Path, model: str, identity: Mapping[str, Any], limit: int = LIMIT) -> None:
+        super().__init__(root, {"kind": "embeddings", "model": model, "identity": dict(identity)}, limit)
+
+    def get(self, keys: Sequence[str]) -> list[np.ndarray | None]:
+        """Return the array of each key, float32, or None if it is missing or damaged.
+
+        Args:
+            keys: Hashes of frames, such as those of `data.pack.frames_hash`.
+        """
+        return [None if value is None else _decode_array(value) for value in self.read([*map(bytes.fromhex, keys)])]
+
+    def put(self, keys: Sequence[str], arrays: Sequence[np.ndarray]) -> None:
+        """Store an array of any shape for each key, as float32."""
+        self.write({bytes.fromhex(key): _encode_array(array) for key, array in zip(keys, arrays, strict=True)})
+
+
+def _encode_array(array: np.ndarray) -> bytes:
+    """Return an array as bytes: number of axes, shape, and float32 values."""
+    array = np.asarray(array, "<f4")
+    return struct.pack(f"<B{array.ndim}I", array.ndim, *array.shape) + array.tobytes()
+
+
+def _decode_array(data: bytes) -> np.ndarray:
+    """Return the array of `_encode_array`."""
+    shape = struct.unpack_from(f"<{data[0]}I", data, 1)
+    return np.frombuffer(data, "<f4", offset=1 + 4 * data[0]).reshape(shape).copy()

@@ -1,4 +1,4 @@
-"""Persistent store of embeddings that runs and commands share, and of other values by key.
+"""Persistent stores of values by key, such as embeddings, that runs and commands share.
 
 The store of an encoder is a folder of shards, to which records are appended. A record has a key and a checksum. A
 process appends only to a shard that it has locked, so several processes can write at once. A record that is incomplete
@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import struct
 import threading
 import time
@@ -21,8 +22,6 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
-
-import numpy as np
 
 from etude.errors import UserError
 from etude.files import ownership
@@ -64,11 +63,9 @@ class RecordStore:
         self._used: set[str] = set()
         self._writer: tuple[str, IO[bytes], Lock] | None = None
         self._mutex = threading.RLock()
+        self._description = {"format": FORMAT, **description}
         ownership.open_folder(root)
-        with suppress(FileExistsError):  # another process created it at the same time
-            ownership.subfolder(self.folder)
-        if not (self.folder / DESCRIPTION).is_file():
-            write_text(self.folder / DESCRIPTION, json.dumps({"format": FORMAT, **description}, indent=1) + "\n")
+        self._describe()
 
     def __enter__(self) -> RecordStore:
         return self
@@ -120,6 +117,13 @@ class RecordStore:
                 self._writer = None
                 trim(self.root, self.limit)
 
+    def _describe(self) -> None:
+        """Create the folder and its description, unless another process did so. A damaged description is replaced."""
+        with suppress(FileExistsError):
+            ownership.subfolder(self.folder)
+        if _read_description(self.folder) is None:
+            write_text(self.folder / DESCRIPTION, json.dumps(self._description, indent=1) + "\n")
+
     def _read(self, key: bytes) -> bytes | None:
         for name, start, size in reversed(self._locations.get(key, [])):
             path = self.folder / name
@@ -167,6 +171,7 @@ class RecordStore:
                 lock.acquire()
             except UserError:  # another process appends to it
                 continue
+            self._describe()  # if another process removed the store
             self._scan_shards()
             size = path.stat().st_size if path.is_file() else 0
             if size < SHARD_BYTES and size == self._scanned.get(path.name, 0):  # no incomplete record at its end
@@ -176,32 +181,6 @@ class RecordStore:
         self._writer = path.name, file, lock
         self._used.add(path.name)
         return path.name, file
-
-
-class EmbeddingStore(RecordStore):
-    """Store of the embeddings of one encoder.
-
-    Args:
-        root: Folder of all stores.
-        model: Name of the encoder for listings.
-        identity: Everything that determines an embedding except the frames, see `encoders.encoder_identity`.
-        limit: Maximum size of all stores together, in bytes.
-    """
-
-    def __init__(self, root: Path, model: str, identity: Mapping[str, Any], limit: int = LIMIT) -> None:
-        super().__init__(root, {"kind": "embeddings", "model": model, "identity": dict(identity)}, limit)
-
-    def get(self, keys: Sequence[str]) -> list[np.ndarray | None]:
-        """Return the array of each key, float32, or None if it is missing or damaged.
-
-        Args:
-            keys: Hashes of frames, such as those of `data.pack.frames_hash`.
-        """
-        return [None if value is None else _decode_array(value) for value in self.read([*map(bytes.fromhex, keys)])]
-
-    def put(self, keys: Sequence[str], arrays: Sequence[np.ndarray]) -> None:
-        """Store an array of any shape for each key, as float32."""
-        self.write({bytes.fromhex(key): _encode_array(array) for key, array in zip(keys, arrays, strict=True)})
 
 
 @dataclass(frozen=True)
@@ -228,20 +207,20 @@ class StoreSummary:
 def list_stores(root: Path) -> list[StoreSummary]:
     """Return a summary of each store below the folder of stores, the most recently used first."""
     summaries = []
-    for path in root.glob(f"*/{DESCRIPTION}"):
-        try:
-            description = json.loads(path.read_text("utf-8"))
-            kind, model = str(description["kind"]), str(description["model"])
-        except (OSError, ValueError, KeyError, TypeError):
+    for folder in root.iterdir() if root.is_dir() else ():
+        if not re.fullmatch(r"(embeddings|files)-[0-9a-f]{16}", folder.name):
             continue
-        keys: set[bytes] = set()
-        status = [(shard, shard.stat()) for shard in path.parent.glob("*.bin")]
-        for shard, _ in status:
-            with shard.open("rb") as file:
-                keys.update(key for key, *_ in scan_records(file))
-        size = sum(state.st_size for _, state in status)
-        last_used = max([path.stat().st_mtime, *(state.st_mtime for _, state in status)])
-        summaries.append(StoreSummary(path.parent, kind, model, len(keys), size, last_used))
+        kind, model = _read_description(folder) or (folder.name.partition("-")[0], "unknown")
+        keys, size, times = set[bytes](), 0, [0.0]
+        for path in (*folder.glob("*.bin"), folder / DESCRIPTION):
+            with suppress(OSError):  # another process removed it
+                status = path.stat()
+                times.append(status.st_mtime)
+                if path.suffix == ".bin":
+                    with path.open("rb") as file:
+                        keys.update(key for key, *_ in scan_records(file))
+                    size += status.st_size
+        summaries.append(StoreSummary(folder, kind, model, len(keys), size, max(times)))
     return sorted(summaries, key=lambda summary: -summary.last_used)
 
 
@@ -310,6 +289,15 @@ def scan_records(file: IO[bytes], start: int = 0) -> Iterator[tuple[bytes, int, 
         start = value + size + DIGEST
 
 
+def _read_description(folder: Path) -> tuple[str, str] | None:
+    """Return the kind of a store and the name of its encoder, or None if its description is missing or damaged."""
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text("utf-8"))
+        return str(description["kind"]), str(description["model"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _remove_shard(path: Path) -> bool:
     """Remove a shard and its lock file, unless another process appends to it."""
     lock = Lock(path.with_suffix(".lock"), str(path.parent))
@@ -327,21 +315,12 @@ def _remove_store(folder: Path) -> bool:
     """Remove the shards of a store that no process uses, and then its folder. Files of others are kept."""
     removed = [_remove_shard(path) for path in folder.glob("*.bin")]
     if not all(removed):
+        log.warning(
+            "%s: %d of %d files are in use or not of Étude, and are kept", folder, removed.count(False), len(removed)
+        )
         return False
     remove_folder(folder)
     return not (folder / DESCRIPTION).exists()
-
-
-def _encode_array(array: np.ndarray) -> bytes:
-    """Return an array as bytes: number of axes, shape, and float32 values."""
-    array = np.asarray(array, "<f4")
-    return struct.pack(f"<B{array.ndim}I", array.ndim, *array.shape) + array.tobytes()
-
-
-def _decode_array(data: bytes) -> np.ndarray:
-    """Return the array of `_encode_array`."""
-    shape = struct.unpack_from(f"<{data[0]}I", data, 1)
-    return np.frombuffer(data, "<f4", offset=1 + 4 * data[0]).reshape(shape).copy()
 
 
 def _digest(key: bytes, value: bytes) -> bytes:

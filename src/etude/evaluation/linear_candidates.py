@@ -46,7 +46,7 @@ def inner_folds(
     """Return the clips of each inner fold for training and for scoring.
 
     Folds keep groups together, and classes in proportion. Clips without a group form their own group. Groups are
-    separated if all are unknown, if there are fewer than three, or if a fold would be trained on one class.
+    separated only if all are unknown, if there is only one, or if fewer than two folds would be trained on two classes.
 
     Args:
         y: Class names or numbers (n,), without missing values.
@@ -63,7 +63,7 @@ def inner_folds(
     n_groups, n_clips = int(codes.max()) + 1, len(y)
     options = {"shuffle": True, "random_state": seed}
     splitters = []
-    if 3 <= n_groups < n_clips:
+    if 2 <= n_groups < n_clips:
         splitters.append((GroupKFold if kind == "scalar" else StratifiedGroupKFold, min(folds, n_groups)))
     splitters.append((KFold if kind == "scalar" else StratifiedKFold, min(folds, n_clips)))
     for splitter, count in splitters:
@@ -72,7 +72,7 @@ def inner_folds(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about classes with fewer clips than folds
             splits = [pair for pair in splitter(count, **options).split(y, y, codes) if len(pair[0]) and len(pair[1])]
-        if len(splits) > 1 and all(len(set(y[train].tolist())) > 1 for train, _ in splits):
+        if sum(len(set(y[train].tolist())) > 1 for train, _ in splits) > 1:
             return splits
     return []
 
@@ -87,6 +87,8 @@ def out_of_fold_predictions(
 ) -> list[np.ndarray]:
     """Return the predictions of each candidate for the clips of each fold, fitted to the other clips.
 
+    If the other clips have one value, all candidates predict it.
+
     Args:
         candidates: Models.
         folds: Clips of each fold for training and for prediction.
@@ -100,6 +102,10 @@ def out_of_fold_predictions(
     shape, dtype = ((len(y), len(classes)), np.float64) if probabilities else (len(y), y.dtype)
     predictions = [np.zeros(shape, dtype) for _ in candidates]
     for train, test in folds:
+        if len(set(y[train].tolist())) == 1:
+            for pred in predictions:
+                pred[test] = classes == y[train[0]] if probabilities else y[train[0]]
+            continue
         x_train, x_test = standardise_and_rotate(x[train], x[test])
         for model, pred in zip(fit_candidates(candidates, x_train, y[train], kind), predictions, strict=True):
             if probabilities:

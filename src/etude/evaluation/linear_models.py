@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
 
 
-VERSION = 1
+VERSION = 2
 """Version of the models. A change of predictions increases it, so that stored predictions are computed again."""
 FAMILIES = {
     "label": ("logistic regression", "linear SVM", "RBF SVM"),
@@ -53,6 +53,7 @@ GRIDS: dict[tuple[str, str], dict[str, tuple[float, ...]]] = {
 """Penalties from the strongest, for standardised features (and scalars, for an SVM). gamma is multiplied by 1 / P."""
 MOST_CLIPS_SVM = 1500  # the time of an SVM grows with the square of the number of clips
 MOST_VALUES = 300_000_000  # clips x features x classes; one fit then takes about ten seconds
+SLOPE = 0.01  # relative change of the inner score at an end of the grid, below which a wider grid has no effect
 UNMEASURED = 2_000  # clips x classes; the whole grid takes about a second, so its time is not measured
 
 
@@ -167,7 +168,10 @@ def fit_linear_model(
     if len(true) * n_classes > UNMEASURED and not math.isinf(max_seconds):
         models, splits, remark = _limit_time(models, splits, features, true, kind, max_seconds)
         remarks.append(remark)
-    best, scores, predicted = len(models) // 2, [], None
+    alike = [
+        i for i, m in enumerate(models) if (m.family, m.class_weight) == (models[0].family, models[0].class_weight)
+    ]
+    best, scores, predicted = alike[len(alike) // 2], [], None  # the middle penalty, if none can be chosen
     if len(splits) > 1 and (len(models) > 1 or candidates):
         name = score or ("mse" if kind == "scalar" else "macro_f1")
         predictions = out_of_fold_predictions(models, splits, features, true, kind, name == "log_loss")
@@ -193,6 +197,25 @@ def fit_linear_model(
         len(splits),
         int(codes.max()) + 1 if together and codes.max() + 1 < len(codes) else 0,
     )
+
+
+def end_of_grid(candidates: Sequence[Candidate], fit: LinearFit) -> str | None:
+    """Return at which end of the grid the penalty was chosen, `strongest` or `weakest`, or None.
+
+    At an end where the inner score hardly changes, a wider grid would have no effect, and the result is None.
+
+    Args:
+        candidates: Candidates of one family among which the model was chosen, from the strongest penalty.
+        fit: The fit.
+    """
+    if fit.chosen is None or not fit.scores:
+        return None
+    weight = fit.chosen.class_weight
+    alike = [(c.penalty, s) for c, s in zip(candidates, fit.scores, strict=True) if c.class_weight == weight]
+    for end, grid in (("strongest", alike), ("weakest", alike[::-1])):
+        if len(grid) > 1 and grid[0][0] == fit.penalty and grid[0][1] - grid[1][1] > SLOPE * abs(grid[0][1]):
+            return end
+    return None
 
 
 def _constant_fit(x: np.ndarray, y: np.ndarray, kind: str, start: float) -> LinearFit:

@@ -14,7 +14,7 @@ The columns are:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +36,7 @@ def assemble_predictions(
     targets: Mapping[str, Mapping[str, Any]],
     baselines: Mapping[str, Mapping[str, np.ndarray]],
     out_of_fold: np.ndarray | None = None,
+    fitted_splits: Sequence[str] = ("train",),
 ) -> pd.DataFrame:
     """Combine predictions, true values and baselines in one table.
 
@@ -48,6 +49,7 @@ def assemble_predictions(
         targets: Kind and classes of each target.
         baselines: Predictions of the fitted baselines for the predicted clips (n,), by target and name of the baseline.
         out_of_fold: Mask of the clips whose predictions are from inner folds (n,), bool. None adds no column.
+        fitted_splits: Splits to whose clips the network and the baselines are fitted.
 
     Returns:
         The table (n rows).
@@ -58,6 +60,7 @@ def assemble_predictions(
     columns["split"] = splits[rows]
     if out_of_fold is not None and out_of_fold.any():
         columns["out_of_fold"] = out_of_fold
+    fitted = np.isin(splits, fitted_splits)
     for name, spec in targets.items():
         true = clips[name].to_numpy()
         columns[f"{name}.true"] = true[rows]
@@ -67,7 +70,7 @@ def assemble_predictions(
             columns |= {f"{name}.score.{c}": predicted[name][:, i] for i, c in enumerate(classes)}
         else:
             columns[f"{name}.pred"] = predicted[name].astype(np.float64)
-        columns[f"{name}.baseline.constant"] = constant_baseline(true[splits == "train"], spec["kind"])
+        columns[f"{name}.baseline.constant"] = constant_baseline(true[fitted], spec["kind"])
         columns |= {f"{name}.baseline.{key}": values for key, values in baselines.get(name, {}).items()}
     columns["embedding"] = list(embedding.astype(np.float32))
     return pd.DataFrame(columns)

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.config.instantiate import make
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.embeddings.cache import build_frozen_cache
 from etude.errors import RunError, UserError
@@ -38,7 +39,7 @@ from etude.training.build import (
 from etude.training.callbacks import OverfitPredictions, remedies
 from etude.training.checkpointing import explain_restore_errors
 from etude.training.learner import Learner
-from etude.training.lightning import Trainer, seed_everything
+from etude.training.lightning import Trainer, ignore_warnings, seed_everything
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,20 +63,9 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
         UserError: The config, the data and the task are not compatible. The training has not started.
         RunError: A loss is not finite, memory is exhausted or the disk is full.
     """
-    import warnings
-
     import torch
 
-    warnings.filterwarnings(
-        "ignore",
-        message=".*(does not have many workers|in eval mode at the start|Checkpoint directory|LeafSpec|isinstance).*",
-    )
-    # logged evaluation scores already include all devices, and the learning rate is equal on all devices
-    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
-    # batch norm over all devices needs the gradient of all_reduce, which functional collectives do not guarantee yet
-    warnings.filterwarnings("ignore", message=".*nn.functional.all_reduce is deprecated.*")
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    ignore_warnings()
     start_time = datetime.now().astimezone()
     files = RunFolder(folder)
     last = files.last_path
@@ -91,6 +81,7 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
         torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     seed_everything(config["seed"], workers=True, verbose=False)
     data = build_datamodule(config)
+    data.fitted_splits = getattr(make(config["optim"]), "fitted_splits", data.fitted_splits)
     earlier = read_earlier_training(config, files if resume else None)
     data.prepare_data()
     data.setup()
@@ -108,7 +99,6 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
             raise
         raise UserError("backbone: the network does not fit in memory; make it smaller") from error
     learner.recipe["training_record"] = training_record(config, data, earlier, files if resume else None)
-    data.fitted_splits = learner.fitted_splits or data.fitted_splits
     learner.use_cache(build_frozen_cache(learner, data, folder, config))
     if data.overfit:
         learner.disable_dropout()
@@ -270,7 +260,11 @@ def predict_splits(
     specs = {name: data.targets[name] for name in predicted}
     others, fitted = baselines.fit_baselines(data, rows, specs, train_seconds, shortcuts)
     joined = np.isin(rows, getattr(learner, "joined_rows", []))
-    return assemble_predictions(data.pack.index, data.splits, rows, predicted, embedding, specs, others, joined), fitted
+    clips, split_of_clip, fitted_splits = data.pack.index, data.splits, data.fitted_splits
+    table = assemble_predictions(
+        clips, split_of_clip, rows, predicted, embedding, specs, others, joined, fitted_splits
+    )  # fmt: skip
+    return table, fitted
 
 
 def write_results(

@@ -20,8 +20,8 @@ from etude.audio.decode import decoder_versions
 from etude.data import workers as worker_processes
 from etude.data.audio_files import as_text
 from etude.data.pack import PackOptions
-from etude.embeddings.encoders import windows_identity
-from etude.embeddings.store import FOLDER, EmbeddingStore, RecordStore
+from etude.embeddings.encoders import EmbeddingStore, windows_identity
+from etude.embeddings.store import FOLDER, RecordStore
 from etude.errors import UserError
 from etude.files import os_errors, ownership
 from etude.files.atomic import remove, replacing, write_text

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import warnings
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
@@ -88,3 +89,17 @@ __all__ = [
     "rank_zero_only",
     "seed_everything",
 ]
+
+
+def ignore_warnings() -> None:
+    """Ignore the warnings of Lightning and torch that have no meaning for the runs of Étude."""
+    warnings.filterwarnings(
+        "ignore",
+        message=".*(does not have many workers|in eval mode at the start|Checkpoint directory|LeafSpec|isinstance).*",
+    )
+    # logged evaluation scores already include all devices, and the learning rate is equal on all devices
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+    # batch norm over all devices needs the gradient of all_reduce, which functional collectives do not guarantee yet
+    warnings.filterwarnings("ignore", message=".*nn.functional.all_reduce is deprecated.*")
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)

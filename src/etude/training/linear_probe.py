@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from etude.data.batches import Batch
 from etude.errors import UserError
 from etude.evaluation.formatting import format_number
-from etude.evaluation.linear_candidates import MIN_PROBABILITY, Candidate, linear_weights
-from etude.evaluation.linear_models import LinearFit, fit_linear_model
+from etude.evaluation.linear_candidates import MIN_PROBABILITY, Candidate, encode_groups, linear_weights
+from etude.evaluation.linear_models import LinearFit, end_of_grid, fit_linear_model
 from etude.tasks.heads import Linear
 from etude.tasks.targets import Target, module_key
 from etude.training.callbacks import list_clips, stop_training
@@ -75,7 +75,8 @@ def fit_probe(
         groups: Group of each clip.
 
     Raises:
-        UserError: Validation clips cannot join the training clips, because there are no inner folds.
+        UserError: Validation clips cannot join the training clips, because there are no inner folds, or none that keep
+            the groups together by which the splits are disjoint.
     """
     labelled = target.has_label(y).numpy()
     is_label = target.kind == "label"
@@ -92,12 +93,7 @@ def fit_probe(
         folds=probe.folds,
     )
     mask = joined[labelled]
-    constant = fit.chosen is None
-    if fit.out_of_fold is None and not constant and mask.any():
-        raise UserError(
-            f"optim.join_validation: the {fit.n_clips} clips with a {target.name} are too few for inner folds, without "
-            "which the validation clips cannot be predicted; set optim.join_validation=false"
-        )
+    _check_joined(target.name, fit, mask, fitted_groups)
     weight, bias, out = (
         _label_outputs(target, fit, z.shape[1]) if is_label else _scalar_outputs(target, fit, z.shape[1])
     )
@@ -108,6 +104,35 @@ def fit_probe(
         torch.tensor(out[mask], dtype=torch.float32),
         describe_fit(probe, target, fit, int(mask.sum())),
     )
+
+
+def _check_joined(name: str, fit: LinearFit, joined: np.ndarray, groups: list[Any]) -> None:
+    """Check that the inner folds predict the validation clips without clips of their groups, as the splits do.
+
+    Args:
+        name: Name of the target.
+        fit: The fit.
+        joined: Mask of the validation clips among its clips (n,), bool.
+        groups: Group of each clip.
+
+    Raises:
+        UserError: There are no inner folds, or they separate groups that the splits keep together.
+    """
+    if fit.chosen is None or not joined.any():
+        return
+    remedy = "set optim.join_validation=false"
+    if fit.out_of_fold is None:
+        raise UserError(
+            f"optim.join_validation: the {fit.n_clips} clips with a {name} are too few for inner folds, or only one of "
+            f"them has a second class, and the validation clips cannot be predicted without inner folds; {remedy}"
+        )
+    codes = encode_groups(groups)
+    known = codes.max() + 1 < len(codes)
+    if known and not fit.n_groups and not set(codes[joined]) & set(codes[~joined]):
+        raise UserError(
+            f"optim.join_validation: no inner folds keep the {codes.max() + 1} groups of the clips with a {name} "
+            f"together, so the predictions of the validation clips would be fitted to clips of their groups; {remedy}"
+        )
 
 
 def _label_outputs(target: Target, fit: LinearFit, dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -165,9 +190,7 @@ def describe_fit(probe: LinearProbe, target: Target, fit: LinearFit, n_joined: i
         ]
     if fit.chosen is not None:
         record["class_weight"] = _weight_name(target, fit.chosen)
-        grid = [candidate.penalty for candidate in candidates if candidate.class_weight == fit.chosen.class_weight]
-        ends = {"strongest": grid[0], "weakest": grid[-1]} if len(grid) > 1 else {}
-        record["at_end"] = next((end for end, penalty in ends.items() if penalty == fit.penalty), None)
+        record["at_end"] = end_of_grid(candidates, fit)
     return record
 
 
@@ -309,16 +332,9 @@ def log_fit(name: str, record: Mapping[str, Any]) -> None:
         title = "log-loss" if record["score"] == "log_loss" else "squared error"
         inner = f"; {title} {format_number(-record['inner_score'], 3)} in {record['folds']} inner folds"
         inner += f" of {record['groups']} groups" if record["groups"] else ""
-    log.info(
-        "linear probe of %s: %s%s%s%s (%d clips, %.1f s)",
-        name,
-        record["name"],
-        f", {penalty}" if penalty else "",
-        weights,
-        inner,
-        record["clips"],
-        record["seconds"],
-    )
+    clips = f"{record['clips']} clips" + (f" with {n} of validation" if (n := record["validation_clips"]) else "")
+    chosen = "".join([record["name"], f", {penalty}" if penalty else "", weights, inner])
+    log.info("linear probe of %s: %s (%s, %.1f s)", name, chosen, clips, record["seconds"])
     if record["at_end"]:
         key = next(iter(record["penalty"]))
         log.warning(

@@ -120,11 +120,13 @@ class LinearProbe:
             is_list = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
             if not is_list or not all(type(value) in (int, float) and 0 < value < math.inf for value in values):
                 raise ValueError(f"optim.{name} must be a list of numbers greater than 0, got {values!r}")
-        weights = self.class_weights
-        if isinstance(weights, str) or not weights or not set(weights) <= {None, "balanced"}:
+        weights, is_list = self.class_weights, isinstance(self.class_weights, Sequence)
+        if isinstance(weights, str) or not is_list or not weights or any(w not in (None, "balanced") for w in weights):
             raise ValueError(f"optim.class_weights must be a list of null or balanced, got {weights!r}")
-        if self.folds < 2:
-            raise ValueError(f"optim.folds must be at least 2, got {self.folds}")
+        if type(self.folds) is not int or self.folds < 2:
+            raise ValueError(f"optim.folds must be a whole number from 2, got {self.folds!r}")
+        if type(self.join_validation) is not bool:
+            raise ValueError(f"optim.join_validation must be true or false, got {self.join_validation!r}")
 
     @property
     def fitted_splits(self) -> tuple[str, ...]:
