@@ -245,3 +245,17 @@ def test_backbone_without_hidden_states_raises_value_error() -> None:
 
 def test_negative_numbers_count_from_the_last_layer() -> None:
     assert layer_numbers([-1, -4, 1], 4) == [3, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, "the backbone's own"),
+        ({"layers": "last"}, "means of layer 3"),
+        ({"layers": "all", "pooling": "mean_std"}, "means and standard deviations of layers 0 to 3"),
+        ({"layers": [0, 2], "pooling": "mean_max"}, "means and maxima of layers 0, 2"),
+        ({"layers": [1, 2], "combine": "weighted"}, "means of layers 1, 2, summed with learned weights"),
+    ],
+)
+def test_description_names_layers_and_statistics(options: dict[str, Any], text: str, lstm: LSTM) -> None:
+    assert Readout(lstm, 12, **options).describe() == text

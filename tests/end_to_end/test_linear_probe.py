@@ -134,7 +134,11 @@ def test_report_shows_inner_scores_instead_of_learning_curves(probe_run: Path) -
     assert "Linear probe of genre" in page and "(chosen)" in page
     assert "out-of-fold predictions of the inner folds" in page
     assert "epoch" not in page.partition('id="training-title"')[2].partition("</section>")[0]
-    assert json.loads((probe_run / "record.json").read_text())["model"]["epochs"] is None
+    model = json.loads((probe_run / "record.json").read_text())["model"]
+    heads = load_network(probe_run / "checkpoints" / "best.ckpt").task.heads
+    assert model["epochs"] is None and model["trainable"] == sum(p.numel() for p in heads.parameters())
+    assert f"of which {model['trainable']:,} are trained" in page
+    assert f"the backbone’s own: {model['dim']} values" in page.replace("&#39;", "’")
 
 
 def test_run_that_was_killed_before_the_fit_is_resumed(

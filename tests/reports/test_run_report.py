@@ -194,8 +194,8 @@ def test_fitted_baselines_are_described_and_old_ones_keep_their_name(make_run, t
     page, metrics = build_report(make_run(table=table, targets=described))
     assert metrics["targets"]["genre"]["splits"]["test"]["baselines"]["statistics"]["penalty"] == fit["penalty"]
     for text in (
-        "RBF SVM on mel and chroma statistics (C = 3, gamma = 0.00028): chosen by cross-validation on the training "
-        "clips alone, fitted in 0.4 s. No SVM for more than 1,500 training clips.",
+        "RBF SVM on mel and chroma statistics (C = 3, gamma = 0.00028): chosen by cross-validation on the clips "
+        "that it was fitted to, fitted in 0.4 s. No SVM for more than 1,500 training clips.",
         "Network minus RBF SVM",
         "Network minus constant",
         "the RBF SVM on mel and chroma statistics",
@@ -213,4 +213,4 @@ def test_scores_without_intervals_are_described_as_such(make_run, table: pd.Data
     single = table.assign(group="artist of " + table["genre.true"].astype(str))
     page, metrics = build_report(make_run("one-group-per-class", single))
     assert metrics["targets"]["genre"]["splits"]["test"]["scores"]["macro_f1"]["low"] is None
-    assert "Scores have no confidence intervals, because the clips cannot be resampled." in page.text
+    assert "Scores of the network have no confidence intervals, because the clips cannot be resampled." in page.text

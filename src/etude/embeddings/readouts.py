@@ -107,6 +107,19 @@ class Readout(nn.Module):
             return pooled
         return (pooled.unflatten(1, (-1, self.dim)) * self.layer_weights()[:, None]).sum(1)
 
+    def describe(self) -> str:
+        """Return the layers that are read and their statistics as text."""
+        if self.layers is None:
+            return "the backbone's own"
+        statistics = {"mean": "means", "mean_std": "means and standard deviations", "mean_max": "means and maxima"}
+        first, last = self.layers[0], self.layers[-1]
+        text = f"layer {first}" if len(self.layers) == 1 else f"layers {', '.join(map(str, self.layers))}"
+        if len(self.layers) > 2 and self.layers == [*range(first, last + 1)]:
+            text = f"layers {first} to {last}"
+        return f"{statistics[self.pooling]} of {text}" + (
+            ", summed with learned weights" if self.weights is not None else ""
+        )
+
     def layer_weights(self) -> Tensor:
         """Return the weights (L,) of the layers that are read, with sum 1. Without learned weights, they are equal."""
         logits = torch.zeros(len(self.layers or ())) if self.weights is None else self.weights

@@ -224,6 +224,7 @@ def describe_targets(data: MusicData, names: Iterable[str]) -> dict[str, dict[st
 def summarise_training(trainer: Trainer, learner: Learner) -> dict[str, Any]:
     """Return the number of parameters and epochs, and the epoch and monitored score of the best checkpoint.
 
+    `trainable` is the number of trained parameters, and `weights`, `embedding` and `dim` describe the embedding.
     `stopped_by` is the validation score that could end the training, which then selected the last epoch. A linear probe
     has no epochs, and `linear_probe` with a description of the fit of each target. `layer_weights` has the learned
     weights of the read-out's layers in the best checkpoint, by the number of the layer.
@@ -241,9 +242,14 @@ def summarise_training(trainer: Trainer, learner: Learner) -> dict[str, Any]:
             }
     score = getattr(checkpoint, "best_model_score", None)
     stopping = [callback.monitor for callback in trainer.early_stopping_callbacks if callback.monitor]
+    weights = learner.recipe["config"]["backbone"].get("weights")
     probes = {name: fit.record for name, fit in getattr(learner, "probes", {}).items()}
     return {
         "parameters": sum(p.numel() for p in learner.parameters()),
+        "trainable": sum(p.numel() for p in learner.parameters() if p.requires_grad),
+        "weights": None if weights is None else str(weights),
+        "embedding": learner.readout.describe(),
+        "dim": learner.readout.dim,
         "epochs": None if probes else trainer.current_epoch,
         "best_epoch": epoch,
         "best_score": None if score is None else float(score),

@@ -178,6 +178,7 @@ def _split_scores(target: dict[str, Any], split: str, disjoint: bool) -> dict[st
         "learnable_rows": learnable_rows,
         "rows": rows,
         "has_intervals": any(row["score"]["low"] is not None for row in rows),
+        "resampled": any(score["low"] is not None for row in rows for score, *_ in row["baselines"]),
         "baselines": names,
         "fits": [text for baseline in results["baselines"].values() if (text := _describe_fit(baseline))],
         "clips": describe_clips(results, disjoint),
@@ -192,7 +193,7 @@ def _describe_fit(baseline: dict[str, Any]) -> str:
     penalty = ", ".join(f"{key} = {value:.2g}" for key, value in (baseline.get("penalty") or {}).items())
     name = formatting.capitalise_first(baseline["name"]) + (f" ({penalty})" if penalty else "")
     is_chosen = baseline.get("inner_score", 0) is not None  # a pooled baseline has no score of its own
-    choice = "chosen by cross-validation on the training clips alone, " if is_chosen else ""
+    choice = "chosen by cross-validation on the clips that it was fitted to, " if is_chosen else ""
     text = f"{name}: {choice}fitted in {formatting.format_duration(baseline['seconds'])}."
     remark = baseline.get("remark")
     return f"{text} {formatting.format_sentence(remark)}" if remark else text

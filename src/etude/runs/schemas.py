@@ -100,7 +100,8 @@ PROBE = {
 }
 MODEL = {
     **dict.fromkeys(("backbone?", "head?", "task?", "feature?", "monitor?", "stopped_by?"), TEXT),
-    **{"parameters?": COUNT, "epochs?": COUNT, "best_epoch?": COUNT, "best_score?": NUMBER},
+    **{"parameters?": COUNT, "trainable?": COUNT, "epochs?": COUNT, "best_epoch?": COUNT, "best_score?": NUMBER},
+    **{"weights?": TEXT, "embedding?": TEXT, "dim?": COUNT},
     **{"linear_probe?": {"*": PROBE}, "layer_weights?": {"*": NUMBER}},
 }
 EARLIER_RUN = {"name": TEXT, "data": TEXT, "clips": COUNT, "validation_clips": COUNT}

@@ -332,7 +332,7 @@ def log_fit(name: str, record: Mapping[str, Any]) -> None:
         title = "log-loss" if record["score"] == "log_loss" else "squared error"
         inner = f"; {title} {format_number(-record['inner_score'], 3)} in {record['folds']} inner folds"
         inner += f" of {record['groups']} groups" if record["groups"] else ""
-    clips = f"{record['clips']} clips" + (f" with {n} of validation" if (n := record["validation_clips"]) else "")
+    clips = f"{record['clips']} clips" + (f", {n} of them validation" if (n := record["validation_clips"]) else "")
     chosen = "".join([record["name"], f", {penalty}" if penalty else "", weights, inner])
     log.info("linear probe of %s: %s (%s, %.1f s)", name, chosen, clips, record["seconds"])
     if record["at_end"]:
