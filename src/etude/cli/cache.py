@@ -47,9 +47,9 @@ def cache(
 ) -> ParsedCommand:
     """List the stores of embeddings with their sizes, or remove them.
 
-    etude embed fills the stores in the folder embeddings/ in the folder of packs. Their total size is limited to 2 GB;
-    the least recently used embeddings are removed first. Only files that Étude wrote are removed, and no store that
-    another process is writing to.
+    etude embed, etude demo and runs with a frozen network fill the stores in the folder embeddings/ of the packs. Their
+    total size is limited to 2 GB; the least recently used embeddings are removed first. Only files that Étude wrote are
+    removed, and no store that another process is writing to.
     """
 
     def work() -> CommandResult:

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from etude.data.batches import Batch
 from etude.errors import UserError
+from etude.evaluation.bootstrap import encode_groups
 from etude.evaluation.formatting import format_number
-from etude.evaluation.linear_candidates import MIN_PROBABILITY, Candidate, encode_groups, linear_weights
+from etude.evaluation.linear_candidates import MIN_PROBABILITY, Candidate, linear_weights
 from etude.evaluation.linear_models import LinearFit, end_of_grid, fit_linear_model
 from etude.tasks.heads import Linear
 from etude.tasks.targets import Target, module_key
