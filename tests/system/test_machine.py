@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import pickle
 import sys
 import tempfile
 from multiprocessing import connection, process, util
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from etude.system import machine
 
@@ -155,3 +159,43 @@ def test_ascii_stream_prints_escape_sequences(monkeypatch: pytest.MonkeyPatch) -
     machine.use_utf8()
     print("± é", flush=True)  # noqa: T201
     assert raw.getvalue() == b"\\xb1 \\xe9\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there is anonymous shared memory")
+def test_shared_object_contains_its_tensors_once() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv1d(64, 99, 3), nn.BatchNorm1d(99), nn.Linear(7, 300)).eval()
+    network.register_buffer("empty", torch.empty(0, 2))
+    network[1].running_mean.copy_(torch.randn(99))
+    shared = machine.SharedObject(network)
+    n_bytes = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    assert len(shared._pickled) < n_bytes // 10
+    copies = [machine._unpickle_shared(shared._pickled, Descriptor(shared._memory.fileno())) for _ in range(2)]
+    x = torch.randn(2, 64, 9)
+    for copy in copies:
+        assert copy.value.state_dict().keys() == network.state_dict().keys() and copy.value.empty.shape == (0, 2)
+        torch.testing.assert_close(copy.value(x), network(x), rtol=0, atol=0)
+        assert not any(parameter.requires_grad for parameter in copy.value.parameters())
+        assert all(value.data_ptr() % machine.ALIGNMENT == 0 for value in copy.value.state_dict().values())
+    copies[0].value[2].weight.zero_()  # a process that writes changes its own copy alone
+    torch.testing.assert_close(copies[1].value(x), network(x), rtol=0, atol=0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there is anonymous shared memory")
+def test_object_of_the_script_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = ModuleType("__main__")
+    exec("class Network: pass", script.__dict__)
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    with pytest.raises(pickle.PicklingError, match="is defined in the script"):
+        machine.SharedObject(script.Network())
+
+
+class Descriptor:
+    """File descriptor that was sent to this process."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def detach(self) -> int:
+        """Return the descriptor, which the receiver closes."""
+        return os.dup(self.number)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from etude.errors import UserError
 from etude.system import signals
-from etude.system.machine import usable_cores, why_one_process
+from etude.system.machine import one_torch_thread, usable_cores, why_one_process
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -108,6 +108,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 SHARD = 8  # jobs in one submission: enough to hide the cost of communication
 AHEAD = 3  # shards of each worker that are in progress or waiting
+_FUNCTION: list[Callable[[Any], Any]] = []  # function that this worker process calls
 
 
 def map_jobs(
@@ -133,17 +134,17 @@ def map_jobs(
     """
     if ray is not None:
         return _run_on_ray(function, jobs, workers, ray, shard)
-    count = _count_workers(len(jobs), workers)
-    return _run_in_processes(function, jobs, count, shard, meanwhile) if count > 1 else _run_serially(function, jobs)
+    count = count_workers(len(jobs), workers)
+    return run_in_processes(function, jobs, count, shard, meanwhile) if count > 1 else _run_serially(function, jobs)
 
 
 def prepare_workers(jobs: int, workers: int | None = None) -> None:
     """Start the server from which `map_jobs` will fork its workers, so that it is ready in time."""
-    if _count_workers(jobs, workers) > 1:
+    if count_workers(jobs, workers) > 1:
         _start_context()
 
 
-def _count_workers(jobs: int, workers: int | None) -> int:
+def count_workers(jobs: int, workers: int | None) -> int:
     """Return the number of processes for a number of jobs, at most one for each shard."""
     count = min(workers or usable_cores(), -(-jobs // SHARD))
     if count > 1 and (reason := why_one_process()):
@@ -158,29 +159,24 @@ def _warn_once(message: str) -> None:
 
 
 def _run_serially(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-    """Run jobs in this process with one thread.
-
-    Several threads add numbers in another order, which changes the last digit of a frame. Between jobs the number of
-    threads is restored for the caller.
-    """
-    import torch
+    """Run jobs in this process with one thread. Between jobs the number of threads is restored for the caller."""
+    import torch  # noqa: F401  # so that its thread pools are limited too
     from threadpoolctl import ThreadpoolController
 
     pools = ThreadpoolController()
     for job in jobs:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with pools.limit(limits=1):
-                result = function(job)
-        finally:
-            torch.set_num_threads(before)
+        with pools.limit(limits=1), one_torch_thread():
+            result = function(job)
         yield result
 
 
-def _run_in_processes(
+def run_in_processes(
     function: Callable[[Job], Result], jobs: Sequence[Job], count: int, shard: int, meanwhile: bool
 ) -> Iterator[Result]:
+    """Yield the results of all jobs in order from a number of processes. For the other arguments see `map_jobs`.
+
+    Each worker receives the function once, when it starts. The function may therefore contain a `SharedObject`.
+    """
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
@@ -188,7 +184,7 @@ def _run_in_processes(
         log.info("using one process: the function is defined in the script, which workers do not import")
         yield from _run_serially(function, jobs)
         return
-    pool = ProcessPoolExecutor(count, mp_context=_start_context(), initializer=_initialize_worker)
+    pool = ProcessPoolExecutor(count, mp_context=_start_context(), initializer=_initialize_worker, initargs=(function,))
     remaining = iter(jobs)
     try:
         if meanwhile:
@@ -196,12 +192,12 @@ def _run_in_processes(
             start.start()
             yield from _run_serially(function, _take_while(start.is_alive, remaining))
         yield from _submit_ahead(
-            lambda jobs: pool.submit(_run_shard, function, jobs), lambda job: job.result(), remaining, count, shard
+            lambda jobs: pool.submit(_run_shard, None, jobs), lambda job: job.result(), remaining, count, shard
         )
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process died, perhaps because memory ran out; to resume, repeat etude prepare, explore or "
-            "predict with --workers 1"
+            "a worker process died, perhaps because memory ran out; to resume, repeat etude prepare, explore, "
+            "embed or predict with --workers 1"
         ) from error
     except KeyboardInterrupt:
         signals.kill_children()  # otherwise the pool waits for their current jobs
@@ -284,8 +280,9 @@ def _submit_ahead(
         yield from take(submitted.popleft())
 
 
-def _run_shard(function: Callable[[Job], Result], jobs: list[Job]) -> list[Result]:
-    return [function(job) for job in jobs]
+def _run_shard(function: Callable[[Any], Any] | None, jobs: list[Any]) -> list[Any]:
+    """Run a shard. None stands for the function that this worker process received when it started."""
+    return [(function or _FUNCTION[0])(job) for job in jobs]
 
 
 def _run_shard_on_ray(function: Callable[[Job], Result], jobs: list[Job]) -> list[Result]:
@@ -294,8 +291,8 @@ def _run_shard_on_ray(function: Callable[[Job], Result], jobs: list[Job]) -> lis
     return _run_shard(function, jobs)
 
 
-def _initialize_worker() -> None:
-    """Initialise a worker process.
+def _initialize_worker(function: Callable[[Any], Any]) -> None:
+    """Initialise a worker process, which will call one function.
 
     The worker ignores Ctrl-C, because the main process handles it. Messages of C libraries are discarded, because they
     would break the progress bar.
@@ -304,6 +301,7 @@ def _initialize_worker() -> None:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     _use_one_thread()
+    _FUNCTION.append(function)
 
 
 def _exit_with_parent() -> None:
@@ -327,8 +325,8 @@ def _use_one_thread() -> None:
 
 def _is_fork_server() -> bool:
     """Return whether this process is a fork server, and not a process that was forked from it."""
-    server = sys.modules.get("multiprocessing.forkserver")
-    main = getattr(sys.modules["__main__"], "main", None)  # the server is the program `main(...)` of that module
+    server = sys.modules.get("multiprocessing.forkserver")  # the server is the program `main(...)` of this module
+    main = getattr(sys.modules["__main__"], "main", None)
     return server is not None and main is getattr(server, "main", ...) and current_process().name == "MainProcess"
 
 

@@ -1,24 +1,32 @@
-"""Cores, worker processes, private folders, text encoding, garbage collection and bfloat16 support of the machine."""
+"""Cores, worker processes, private folders, text encoding, garbage collection and bfloat16 support of the machine.
+
+`SharedObject` sends an object with large tensors, such as a network, to worker processes.
+"""
 
 from __future__ import annotations
 
 import atexit
 import gc
 import io
+import mmap
 import os
+import pickle
 import stat
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
+Value = TypeVar("Value")
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 PROCESSORS = Path("/proc/cpuinfo")
 MAX_SOCKET_PATH = 103  # bytes; limit for the path of a Unix socket on all systems (Linux allows 107)
 SOCKET_NAME_LENGTH = len("/pymp-12345678/listener-12345678")  # multiprocessing appends it to the temporary folder
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # alternatives, in which tempfile creates a private folder
+ALIGNMENT = 64  # bytes, of tensors in shared memory
 
 
 def usable_cores() -> int:
@@ -50,6 +58,83 @@ def why_one_process() -> str | None:
     if not _short_socket_folder():
         return f"the path of the temporary folder is too long for sockets ({tempfile.gettempdir()}); set TMPDIR"
     return None
+
+
+class SharedObject(Generic[Value]):
+    """Object that worker processes receive when they start, with tensors in memory that all of them share.
+
+    Therefore the weights of a network need the same memory for any number of workers. The memory is anonymous: it is
+    not limited by the size of /dev/shm, and is freed with the last process that uses it. The workers must not rely on
+    changes of the tensors, because a worker that writes to a tensor gets its own copy of these pages.
+
+    Args:
+        value: Object that can be pickled. Its tensors are copied once.
+
+    Attributes:
+        value: The object.
+
+    Raises:
+        OSError: This system has no anonymous memory. Only Linux has it.
+        Exception: The object cannot be pickled, or is defined in the script, which workers do not import.
+    """
+
+    def __init__(self, value: Value) -> None:
+        if sys.platform != "linux":
+            raise OSError("this system has no anonymous shared memory")
+        self.value = value
+        self._memory = os.fdopen(os.memfd_create("etude"), "wb")  # closed with this object
+        self._pickled = _pickle_without_tensors(value, self._memory)
+        if b"__main__" in self._pickled:
+            raise pickle.PicklingError("it is defined in the script, which workers do not import")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the object for a process that is just starting, which receives the file descriptor of the memory."""
+        from multiprocessing import context, reduction
+
+        starts_process = context.get_spawning_popen() is not None
+        return _unpickle_shared, (self._pickled, reduction.DupFd(self._memory.fileno()) if starts_process else None)
+
+
+def _pickle_without_tensors(value: Any, memory: io.BufferedWriter) -> bytes:
+    """Pickle an object, and write its tensors to a file. The pickle contains their positions in this file."""
+    import torch
+
+    class TensorPickler(pickle.Pickler):
+        def persistent_id(self, item: Any) -> Any:
+            kind = type(item)
+            if kind not in (torch.Tensor, torch.nn.Parameter) or not item.is_cpu or item.layout != torch.strided:
+                return None
+            memory.write(bytes(-memory.tell() % ALIGNMENT))
+            start, data = memory.tell(), item.detach().contiguous().flatten()
+            if data.numel():
+                memory.write(data.view(torch.uint8).numpy())
+            return start, item.dtype, tuple(item.shape), kind is torch.nn.Parameter
+
+    memory.write(bytes(ALIGNMENT))  # an empty file cannot be mapped
+    pickled = io.BytesIO()
+    TensorPickler(pickled, pickle.HIGHEST_PROTOCOL).dump(value)
+    memory.flush()
+    return pickled.getvalue()
+
+
+def _unpickle_shared(pickled: bytes, descriptor: Any) -> SharedObject[Any]:
+    """Return the object in a process that was started with it. The tensors are views of the mapped memory."""
+    import torch
+
+    file = descriptor.detach()
+    mapped = torch.frombuffer(mmap.mmap(file, os.fstat(file).st_size, access=mmap.ACCESS_COPY), dtype=torch.uint8)
+    os.close(file)
+
+    class TensorUnpickler(pickle.Unpickler):
+        def persistent_load(self, place: Any) -> Any:
+            start, dtype, shape, is_parameter = place
+            n_bytes = torch.Size(shape).numel() * dtype.itemsize
+            tensor = mapped[start : start + n_bytes].view(dtype).view(shape)
+            return torch.nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor
+
+    shared = SharedObject.__new__(SharedObject)
+    shared.value = TensorUnpickler(io.BytesIO(pickled)).load()
+    return shared
 
 
 def private_folder(name: str) -> Path | None:
@@ -90,6 +175,19 @@ def use_utf8() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
             stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Use one thread for torch. Several threads add numbers in another order, which changes the last digit of a sum."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
