@@ -88,6 +88,13 @@ class Backbone(nn.Module):
         """
         raise NotImplementedError
 
+    def forward_with_tags(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the outputs of `forward` (B, D) and of `tag_probabilities` (B, K).
+
+        The default runs the network twice. A backbone with a classifier overrides this method and runs it once.
+        """
+        return self(x, lengths), self.tag_probabilities(x, lengths)
+
     @property
     def splittable(self) -> bool:
         """Return whether the network can be split between steps.

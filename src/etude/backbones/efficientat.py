@@ -135,6 +135,15 @@ class EfficientAT(Backbone):
         Raises:
             UserError: The network has no pretrained weights, or their file has no classifier.
         """
+        return self._classify(self(x, lengths))
+
+    def forward_with_tags(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the embedding (B, D) and the probabilities of `tag_probabilities` (B, K) in one pass."""
+        z = self(x, lengths)
+        return z, self._classify(z)
+
+    def _classify(self, z: Tensor) -> Tensor:
+        """Return the probabilities (B, K) of the pretrained classifier from embeddings (B, D)."""
         if self._classifier is None:
             if self.weights is None:
                 raise UserError("backbone.weights=null: random weights have no classifier; set mn04_as or a file")
@@ -144,7 +153,6 @@ class EfficientAT(Backbone):
             raise UserError(
                 f"backbone.weights={self.weights}: the file has no classifier; set backbone.weights=mn04_as"
             )
-        z = self(x, lengths)
         hidden_weight, hidden_bias, weight, bias = (self._classifier[name].to(z) for name in CLASSIFIER)
         return F.linear(F.hardswish(F.linear(z, hidden_weight, hidden_bias)), weight, bias).sigmoid()
 

@@ -175,8 +175,17 @@ class Musicnn(Backbone):
         Raises:
             UserError: The network has no pretrained weights, or their file has no classifier.
         """
-        back, last = (layer.to(x.device) for layer in self._read_classifier())
-        pooled, _, frames, used = self.forward_to(len(self.middle) + 1, x, lengths)
+        return self._classify(self.forward_to(len(self.middle) + 1, x, lengths))
+
+    def forward_with_tags(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the embedding (B, D) and the probabilities of `tag_probabilities` (B, K) in one pass."""
+        pooled = self.forward_to(len(self.middle) + 1, x, lengths)
+        return self.forward_from(len(self.middle) + 1, pooled), self._classify(pooled)
+
+    def _classify(self, state: State) -> Tensor:
+        """Return the probabilities (B, K) of the pretrained classifier from pooled patches."""
+        pooled, _, frames, used = state
+        back, last = (layer.to(pooled.device) for layer in self._read_classifier())
         return self._mean_of_clips(last(back(pooled, frames)).sigmoid(), used)
 
     def _divide(self, lengths: Tensor, count: int) -> tuple[Tensor, Tensor]:
