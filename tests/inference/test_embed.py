@@ -246,7 +246,7 @@ def test_long_windows_do_not_share_a_step_of_the_network(
         return predict_batch(windows)
 
     monkeypatch.setattr(model, "_predict", count)
-    monkeypatch.setattr("etude.inference.model.MAX_FRAMES", 300)
+    monkeypatch.setattr("etude.inference.model.MAX_CPU_FRAMES", 300)
     result = embed_files(model, EmbedOptions([files / "c.mp3"], packs=tmp_path / "b", **options))
     assert len(sizes) == -(-len(result) // 2)  # a window has 130 frames
     np.testing.assert_allclose(result.values, expected.values, atol=1e-6)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ import etude
 from etude.audio.frontend import FrontEnd
 from etude.audio.kaldi import ASTFront
 from etude.audio.log_mel import LogMelChroma
+from etude.data.workers import run_in_processes
 from etude.errors import UserError
-from etude.inference import engine, figure
+from etude.inference import engine, figure, inputs
 from etude.inference.engine import WindowedFile, load_windows
 from etude.inference.model import Model, WindowOutput
 from etude.inference.tables import Predictions, predict_tables
@@ -68,6 +71,34 @@ def test_batch_size_does_not_change_predictions(predictions: Predictions, model:
     for first, second in ((predictions.files, other.files), (predictions.windows, other.windows)):
         pd.testing.assert_frame_equal(first.drop(columns="embedding", errors="ignore"),
                                       second.drop(columns="embedding", errors="ignore"), atol=1e-5)  # fmt: skip
+
+
+def test_workers_that_run_the_network_give_the_predictions_of_one_process(model: Model, audio_folder: Path) -> None:
+    files = 4 * sorted(path for path in audio_folder.rglob("*") if path.suffix in (".ogg", ".wav", ".mp3"))
+    plan, shared = replace(model.plan(), hashed=True), engine._share(model)
+    shards = inputs.divide_files(files, 4, 2)
+    assert shared is not None and [path for shard in shards for path in shard] == files
+    predict_shard = partial(engine._predict_shard, shared, plan, 4)
+    results = chain.from_iterable(run_in_processes(predict_shard, shards, 2, shard=1, meanwhile=False))
+    expected = engine.predict(model, files, plan, batch=4, workers=1)
+    for result, other in zip(results, expected, strict=True):
+        assert (result.path, result.size, result.modified) == (other.path, other.size, other.modified)
+        assert (result.reason, result.suspect, result.seconds) == (other.reason, other.suspect, other.seconds)
+        assert [key for key, _ in result.window_embeddings] == [key for key, _ in other.window_embeddings]
+        if not result.reason:
+            np.testing.assert_allclose(result.embedding, other.embedding, atol=1e-6)
+            np.testing.assert_allclose(result.values, other.values, atol=1e-6)
+            assert [window[:2] for window in result.windows] == [window[:2] for window in other.windows]
+
+
+def test_network_that_cannot_be_pickled_runs_in_one_process(
+    checkpoint: Path, clips: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Model(checkpoint)
+    model.network.backbone.function = lambda x: x
+    with caplog.at_level("INFO"):
+        assert engine._share(model) is None
+    assert "the network runs in one process: it cannot be sent to others (" in caplog.text
 
 
 def test_few_files_are_in_memory_at_a_time(model: Model) -> None:

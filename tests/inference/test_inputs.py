@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from etude.errors import UserError
+from etude.inference import inputs
 from etude.inference.inputs import find_audio_files
 
 
@@ -97,3 +99,17 @@ def test_skipped_rows_and_files_are_logged(tmp_path: Path, caplog: pytest.LogCap
     assert find_audio_files([tmp_path / "music", tmp_path / "list.csv"]) == [tmp_path / "music" / "a.wav"]
     assert "1 item skipped (suffix .lrc is not an audio format: 1, such as a.lrc)" in caplog.text
     assert "1 item skipped (path is empty: 1, such as row 3)" in caplog.text
+
+
+def test_files_are_divided_by_number_and_size(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number:02}.wav" for number in range(60)]
+    for path in files:
+        path.touch()
+    shards = inputs.divide_files(files, 8, 2)
+    assert [path for shard in shards for path in shard] == files
+    sizes = [len(shard) for shard in shards]
+    assert sizes[:4] == [8] * 4 and sizes == sorted(sizes, reverse=True) and sizes[-4:] == [1] * 4
+    for path in files[1:]:  # a sparse file needs no space on disk
+        os.truncate(path, inputs.MAX_SHARD_BYTES // 3)
+    assert [len(shard) for shard in inputs.divide_files(files, 8, 2)][:3] == [4, 3, 3]
+    assert inputs.divide_files([], 8, 2) == []

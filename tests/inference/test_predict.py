@@ -10,18 +10,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from tests.commands import predict as main
+from torch import nn
 
 from etude.backbones.efficientat import EfficientAT
 from etude.cli.predict import FORMATS
 from etude.files.ownership import LIST_NAME
 from etude.inference import engine, tables
-from etude.inference.model import Model, Pretrained
+from etude.inference.model import TAGS, Model, Pretrained
 from etude.inference.predict import JOURNAL, PAGE_SECTIONS
 from etude.inference.tables import predict_tables
+from etude.inference.windows import Window
 
 
 def call(checkpoint: Path, inputs: Path, folder: Path, *options: str) -> int:
@@ -249,12 +252,11 @@ def tagger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     path = tmp_path / "weights.pt"
     torch.save({k: v.transpose(2, 3) if v.ndim == 4 else v for k, v in tensors.items()}, path)
 
-    def probabilities(net: EfficientAT, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        z = net(x, lengths)[:, : len(TAG_NAMES)]
-        return torch.sigmoid(z / z.std())
+    def classify(net: EfficientAT, z: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(z[:, : len(TAG_NAMES)] / z[:, : len(TAG_NAMES)].std(1, keepdim=True))
 
     monkeypatch.setattr(EfficientAT, "tag_names", property(lambda net: TAG_NAMES, lambda net, names: None), False)
-    monkeypatch.setattr(EfficientAT, "tag_probabilities", probabilities)
+    monkeypatch.setattr(EfficientAT, "_classify", classify)
     return ["--backbone=efficientat", f"backbone.weights={path}"]
 
 
@@ -288,3 +290,20 @@ def test_backbone_without_tags_is_refused(audio_folder: Path, tmp_path: Path, ca
     assert main([*arguments, f"--out={tmp_path / 'to'}"]) == 2
     message = "--backbone efficientat: has no tags to predict; use etude embed, or give a run\n"
     assert capsys.readouterr().err == message and not (tmp_path / "to").exists()
+
+
+@pytest.mark.parametrize("name", ["musicnn", "efficientat"])
+def test_tags_and_embedding_are_computed_in_one_pass(name: str) -> None:
+    model = Model(Pretrained(name), "cpu", tags=True)
+    backbone, lengths = model.network.backbone, torch.tensor([400, 380])
+    x = torch.randn(2, 400, model.network.recipe["bins"], generator=torch.Generator().manual_seed(0)).half()
+    x[1, 380:] = 0
+    with torch.inference_mode():
+        expected = backbone(x.float(), lengths), backbone.tag_probabilities(x.float(), lengths)
+    windows = [Window(0, 1, [frames[:length].numpy()]) for frames, length in zip(x, lengths, strict=True)]
+    calls: list[nn.Module] = []
+    backbone.layers()[0].register_forward_hook(lambda layer, *_: calls.append(layer))
+    outputs = model._predict(windows)
+    assert len(calls) == 1
+    np.testing.assert_allclose([z for z, _ in outputs], expected[0], atol=1e-5)
+    np.testing.assert_allclose([out[TAGS] for _, out in outputs], expected[1], atol=1e-5)

@@ -171,8 +171,9 @@ class Run:
             window: Length of a window of audio, in seconds. None uses the length of the clips in the run's evaluation.
             overlap: Overlap of successive windows as a fraction of the window.
             batch_size: Number of windows in a batch.
-            workers: Number of decoding processes. None means one per core if there are many files. These processes do
-                not import the calling script, so the script needs no `if __name__ == "__main__":`.
+            workers: Number of processes that decode files and, on a CPU, run the network. None means one per core if
+                there are many files. These processes do not import the calling script, so the script needs no
+                `if __name__ == "__main__":`.
             device: auto, cpu or cuda.
 
         Returns:

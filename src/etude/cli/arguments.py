@@ -225,7 +225,7 @@ Json = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, metavar="N", help="Processes that decode audio.", show_default="one per core"),
+    typer.Option("--workers", min=1, metavar="N", help="Processes that read audio files.", show_default="one per core"),
 ]
 Packs = Annotated[
     Path,

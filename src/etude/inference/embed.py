@@ -51,7 +51,7 @@ class EmbedOptions:
             pretrained backbone, None uses the complete file if it is not longer than `encoders.MAX_SECONDS`.
         overlap: Overlap of successive windows as a fraction of a window.
         batch_size: Number of windows in a batch.
-        workers: Number of decoding processes. None means one per core.
+        workers: Number of processes that decode files and, on a CPU, run the network. None means one per core.
         device: Device of the network.
         packs: Folder of packs. The store is in a subfolder.
     """

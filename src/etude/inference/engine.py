@@ -1,9 +1,13 @@
-"""Batched prediction of audio files and arrays of frames, with decoding in worker processes.
+"""Batched prediction of audio files and arrays of frames, in worker processes if there are many.
+
+On a CPU each worker decodes files and runs the network on their windows. The workers share the memory of its weights.
+On a GPU, or if the network cannot be sent to other processes, the workers only decode and compute frames, and the
+network runs in this process.
 
 Results are in the order of the files. Only a few files are in progress at a time, and only the frames of their windows
 are in memory. Memory usage therefore does not grow with the number of files. A batch can contain windows of several
-files. A file longer than about a quarter of an hour is decoded in this process, and its windows are predicted during
-decoding. Memory usage therefore does not grow with the length of a file either.
+files. The windows of a file longer than about a quarter of an hour are predicted during decoding, in the process that
+runs the network. Memory usage therefore does not grow with the length of a file either.
 """
 
 from __future__ import annotations
@@ -11,8 +15,9 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +30,9 @@ from etude.data import workers as worker_processes
 from etude.data.audio_files import SILENT, array_mismatch, as_text, is_array, read_precomputed
 from etude.errors import one_line_message
 from etude.files.journal import file_stamp
-from etude.inference.inputs import NO_ARRAYS
+from etude.inference import inputs
 from etude.inference.windows import Window, WindowPlan, cut_windows, evaluation_crops, window_key
+from etude.system.machine import SharedObject, one_torch_thread
 
 if TYPE_CHECKING:
     from etude.inference.model import Model, WindowOutput
@@ -34,7 +40,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 << 20  # limit of the frames of a file that are sent between processes; about a quarter of an hour
 ALL_SILENT = "all windows are silent"
-MAX_RATIO = 4  # between the median lengths of arrays and of training clips, without a warning
+SHARD = 8  # files that a worker predicts before it sends the results
 log = logging.getLogger(__name__)
 
 
@@ -72,7 +78,7 @@ class WindowedFile:
             return
         remaining = self.stream(self.plan)
         while True:
-            with _single_thread():
+            with one_torch_thread():  # as in worker processes
                 window = next(remaining, None)
             if window is None:
                 return
@@ -119,7 +125,7 @@ class WindowedFile:
         """Read an array of frames as one window, like a clip of the collection, or set `reason` after a failure."""
         try:
             if array_mismatch(plan.front):
-                raise DecodeError(f"is an array of frames; {NO_ARRAYS}")
+                raise DecodeError(f"is an array of frames; {inputs.NO_ARRAYS}")
             frames = read_precomputed(self.path, plan.front, plan.shortest)
             beats = plan.front.sync == "beat"
             self.seconds = float("nan") if beats else len(frames) / plan.front.frames_per_second
@@ -182,18 +188,28 @@ def predict(
         model: Trained network.
         files: Audio files and arrays of frames.
         plan: Window plan.
-        batch: Number of windows in a batch.
-        workers: Number of decoding processes. None means one per core, or only this process if there are few files.
+        batch: Number of windows in a batch, or in the batches of all workers together.
+        workers: Number of processes. None means one per core, or only this process if there are few files.
     """
-    jobs = [(path, plan) for path in files]
-    loaded = worker_processes.map_jobs(load_file, jobs, workers, shard=2, meanwhile=True)
+    count = worker_processes.count_workers(len(files), workers)
+    shared = _share(model) if count > 1 and model.device.type == "cpu" else None
+    results: Iterator[FilePrediction]
+    if shared is not None:
+        predict_shard = partial(_predict_shard, shared, plan, -(-batch // count))
+        shards = inputs.divide_files(files, min(SHARD, -(-batch // count)), count)
+        by_shard = worker_processes.run_in_processes(predict_shard, shards, count, shard=1, meanwhile=True)
+        results = chain.from_iterable(by_shard)
+    else:
+        jobs = [(path, plan) for path in files]
+        loaded = worker_processes.map_jobs(load_file, jobs, workers, shard=2, meanwhile=True)
+        results = predict_windows(model, loaded, batch)
     n_frames: list[int] = []
-    for prediction in predict_windows(model, loaded, batch):
+    for prediction in results:
         if prediction.frames:
             n_frames.append(prediction.frames)
         yield prediction
     if n_frames:
-        _warn_of_length(float(np.median(n_frames)), plan)
+        inputs.warn_of_length(float(np.median(n_frames)), plan)
 
 
 def predict_windows(model: Model, files: Iterable[WindowedFile], batch: int) -> Iterator[FilePrediction]:
@@ -225,6 +241,22 @@ def predict_windows(model: Model, files: Iterable[WindowedFile], batch: int) -> 
         yield pending.popleft().result(model)
 
 
+def _share(model: Model) -> SharedObject[Model] | None:
+    """Return a network for worker processes, or None if it cannot be sent to them."""
+    try:
+        return SharedObject(model)
+    except Exception as error:  # of the classes of the network
+        log.info("the network runs in one process: it cannot be sent to others (%s)", one_line_message(error))
+        return None
+
+
+def _predict_shard(
+    model: SharedObject[Model], plan: WindowPlan, batch: int, files: Sequence[Path]
+) -> list[FilePrediction]:
+    """Return the predictions for some files."""
+    return list(predict_windows(model.value, (load_file((path, plan)) for path in files), batch))
+
+
 def load_file(job: tuple[Path, WindowPlan]) -> WindowedFile:
     """Return the windows of an audio file, or an array of frames as one window."""
     path, plan = job
@@ -246,7 +278,7 @@ def load_windows(job: tuple[Path, WindowPlan], max_bytes: int | None = MAX_BYTES
     path, plan = job
     file = WindowedFile(path, *file_stamp(path))
     try:
-        file.windows = list(file.stream(plan, None if max_bytes is None else _max_seconds(plan, max_bytes)))
+        file.windows = list(file.stream(plan, None if max_bytes is None else plan.max_seconds(max_bytes)))
     except TooLongError:
         file.plan = plan
     if file.reason:
@@ -303,39 +335,3 @@ def warn_if_suspect(prediction: FilePrediction) -> None:
     """Log a warning if a file was used although it may not contain music."""
     if prediction.suspect and not prediction.reason:
         log.warning("%s: is used although it may not be music: it %s", as_text(prediction.path), prediction.suspect)
-
-
-def _warn_of_length(n_frames: float, plan: WindowPlan) -> None:
-    """Log a warning if arrays have so many or so few frames that they are in another time unit than in training.
-
-    Args:
-        n_frames: Median number of frames of the arrays.
-        plan: Window plan.
-    """
-    if not 1 / MAX_RATIO <= n_frames / plan.length <= MAX_RATIO:
-        unit = "beat-synchronous" if plan.front.sync == "beat" else "not beat-synchronous"
-        log.warning(
-            "the arrays have %g frames in the median, and the clips of the run %d; check that the arrays are %s, as in "
-            "training",
-            n_frames, plan.length, unit,
-        )  # fmt: skip
-
-
-def _max_seconds(plan: WindowPlan, max_bytes: int) -> float:
-    """Return the longest audio, in seconds, whose windows fit into `max_bytes`, but at least one window's length."""
-    fps = 2.0 if plan.front.sync == "beat" else plan.front.frames_per_second
-    rate = fps * (plan.columns[1] - plan.columns[0]) * np.dtype(np.float16).itemsize / plan.hop
-    return max(max_bytes / rate, plan.window or 0.0, (plan.longest + 2) / fps)
-
-
-@contextmanager
-def _single_thread() -> Iterator[None]:
-    """Compute frames with one thread, as in worker processes. More threads would change the rounding of sums."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

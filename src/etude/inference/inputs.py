@@ -9,6 +9,7 @@ import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from etude.data.audio_files import ARRAY_SUFFIXES, SUFFIXES, SkippedItem, as_text, clip_id, is_array, search_audio_files
@@ -16,10 +17,16 @@ from etude.data.collection import existing_path, expand_path, log_skipped_items
 from etude.data.sources import patreco
 from etude.data.table_reader import read_table
 from etude.errors import UserError
+from etude.files.journal import file_stamp
 from etude.runs.folder import RunFolder, run_of
+
+if TYPE_CHECKING:
+    from etude.inference.windows import WindowPlan
 
 log = logging.getLogger(__name__)
 NO_ARRAYS = "arrays are predicted by runs that were trained on ready frames, such as those of data=patreco"
+MAX_SHARD_BYTES = 1 << 23  # on disk, of the files that a worker predicts before it sends the results
+MAX_RATIO = 4  # between the median lengths of arrays and of training clips, without a warning
 TABLES, PLAYLISTS = (".csv", ".tsv", ".xlsx", ".parquet"), (".txt", ".m3u", ".m3u8")
 
 
@@ -221,6 +228,42 @@ def _read_playlist(path: Path) -> list[str]:
         return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a list of paths ({error}); save it as UTF-8") from error
+
+
+def warn_of_length(n_frames: float, plan: WindowPlan) -> None:
+    """Log a warning if arrays have so many or so few frames that they are in another time unit than in training.
+
+    Args:
+        n_frames: Median number of frames of the arrays.
+        plan: Window plan.
+    """
+    if not 1 / MAX_RATIO <= n_frames / plan.length <= MAX_RATIO:
+        unit = "beat-synchronous" if plan.front.sync == "beat" else "not beat-synchronous"
+        log.warning(
+            "the arrays have %g frames in the median, and the clips of the run %d; check that the arrays are %s, as in "
+            "training",
+            n_frames, plan.length, unit,
+        )  # fmt: skip
+
+
+def divide_files(files: Sequence[Path], size: int, count: int) -> list[Sequence[Path]]:
+    """Divide files into shards, in order. The last ones are smaller, so that all workers end at about the same time.
+
+    Args:
+        files: The files.
+        size: Largest number of files of a shard. It has fewer if these are larger than MAX_SHARD_BYTES.
+        count: Number of workers.
+    """
+    shards: list[Sequence[Path]] = []
+    start = 0
+    while start < len(files):
+        last = min(len(files), start + max(1, min(size, (len(files) - start) // (2 * count))))
+        end, n_bytes = start + 1, file_stamp(files[start])[0]
+        while end < last and (n_bytes := n_bytes + file_stamp(files[end])[0]) <= MAX_SHARD_BYTES:
+            end += 1
+        shards.append(files[start:end])
+        start = end
+    return shards
 
 
 def _resolve_entry(folder: Path, line: str) -> Path:

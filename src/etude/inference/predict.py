@@ -48,7 +48,7 @@ class PredictOptions:
         window: Length of a window in seconds. None uses the length of the clips in the run's evaluation.
         overlap: Overlap of successive windows as a fraction of a window.
         batch_size: Number of windows in a batch.
-        workers: Number of decoding processes. None means one per core.
+        workers: Number of processes that decode files and, on a CPU, run the network. None means one per core.
         device: Device of the network.
         page: Whether a page is written. None writes it into a folder of results for audio files.
     """

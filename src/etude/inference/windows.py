@@ -101,6 +101,12 @@ class WindowPlan:
         """Distance between the starts of successive windows, as a fraction of a window."""
         return 1.0 - self.overlap
 
+    def max_seconds(self, max_bytes: int) -> float:
+        """Return the longest audio in seconds whose windows fit into `max_bytes`, at least the length of a window."""
+        fps = 2.0 if self.front.sync == "beat" else self.front.frames_per_second
+        rate = fps * (self.columns[1] - self.columns[0]) * np.dtype(np.float16).itemsize / self.hop
+        return max(max_bytes / rate, self.window or 0.0, (self.longest + 2) / fps)
+
 
 @dataclass
 class Window:
