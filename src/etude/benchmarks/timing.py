@@ -98,14 +98,15 @@ class Section:
     columns: dict[str, list[float]] = field(default_factory=dict)
 
 
-def time_rounds(functions: dict[str, Callable[[], object]], count: int) -> Timing:
+def time_rounds(functions: dict[str, Callable[[], object]], count: int, warm_up: bool = True) -> Timing:
     """Measure the duration of each function once in every round.
 
     Args:
-        functions: Functions by name. Each is called once before the first round.
+        functions: Functions by name.
         count: Number of rounds.
+        warm_up: Whether to call each function once before the first round.
     """
-    for function in functions.values():
+    for function in functions.values() if warm_up else ():
         function()
     seconds = np.empty((count, len(functions)))
     for row in seconds:
