@@ -26,7 +26,7 @@ CHECKED = "a file that etude.files has checked and recorded"
 KNOWN = {
     "src/etude/reports/clip_frames.py": {"SoundFile": DRAFT},
     "src/etude/audio/numba_lock.py": {"TemporaryFile": TEMPORARY},
-    "src/etude/benchmarks/audio.py": {"TemporaryDirectory": TEMPORARY, "save": TEMPORARY},
+    "src/etude/benchmarks/audio.py": {"TemporaryDirectory": TEMPORARY, "save": TEMPORARY, "write_bytes": TEMPORARY},
     "src/etude/benchmarks/loading.py": {
         "TemporaryDirectory": TEMPORARY,
         "mkdir": TEMPORARY,
@@ -39,7 +39,6 @@ KNOWN = {
     "src/etude/data/pack.py": {"memmap": READ},
     "src/etude/data/pack_writer.py": {"truncate": CHECKED, "memmap": READ, "to_csv": TEXT, "to_parquet": DRAFT},
     "src/etude/data/packing.py": {"to_csv": TEXT},
-    "src/etude/demo/neighbours.py": {"savez": DRAFT},
     "src/etude/demo/server.py": {"TemporaryDirectory": TEMPORARY},
     "src/etude/demo/uploads.py": {"mkdir": TEMPORARY},
     "src/etude/embeddings/cache.py": {"TemporaryFile": TEMPORARY},
@@ -61,12 +60,14 @@ KNOWN = {
     "src/etude/reports/svg.py": {"savefig": STREAM, "save": STREAM},
     "src/etude/runs/results.py": {"to_csv": TEXT, "to_parquet": DRAFT},
     "src/etude/sweeps/processes.py": {"fdopen": "a pipe from the process that forks jobs"},
-    "src/etude/system/machine.py": {"mkdir": "a private folder in the temporary folder"},
+    "src/etude/system/machine.py": {
+        "mkdir": "a private folder in the temporary folder",
+        "fdopen": "anonymous memory",
+    },
     "src/etude/training/checkpointing.py": {"save": DRAFT},
     "src/etude/training/lr_finder.py": {"savefig": DRAFT, "to_csv": TEXT},
 }
 OPENED = {  # modules that open files for writing by mode or flag
-    "src/etude/demo/neighbours.py": DRAFT,
     "src/etude/demo/uploads.py": TEMPORARY,
     "src/etude/inference/embed.py": DRAFT,
     "src/etude/sweeps/jobs.py": DRAFT,
