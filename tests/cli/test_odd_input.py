@@ -56,7 +56,7 @@ def test_numbers_of_old_tables_are_replaced_with_names_of_layouts() -> None:
 def test_repeated_run_is_reported_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pages: list[Path] = []
     monkeypatch.setattr("etude.runs.folder.RunFolder.missing_results", lambda run: [])
-    monkeypatch.setattr("etude.runs.results.write_metrics", lambda run: None)
+    monkeypatch.setattr("etude.runs.folder.write_metrics", lambda run: None)
     monkeypatch.setattr("etude.reports.run_report.write_report", lambda run: pages.append(run.path) or run.path)
     assert report.report([tmp_path, tmp_path]).function().files == [tmp_path] == pages
 

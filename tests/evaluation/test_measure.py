@@ -12,8 +12,7 @@ from etude.evaluation import bootstrap
 from etude.evaluation.measure import compute_metrics, repeated_scores
 from etude.evaluation.score_summary import significant_sign
 from etude.files.ownership import LIST_NAME
-from etude.runs.folder import RunFolder
-from etude.runs.results import write_metrics
+from etude.runs.folder import RunFolder, write_metrics
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ KNOWN = {
     "src/etude/reports/comparison/scores.py": {"to_csv": TEXT},
     "src/etude/reports/maps/page.py": {"to_csv": TEXT},
     "src/etude/reports/svg.py": {"savefig": STREAM, "save": STREAM},
-    "src/etude/runs/results.py": {"to_csv": TEXT, "to_parquet": DRAFT},
+    "src/etude/runs/folder.py": {"to_csv": TEXT, "to_parquet": DRAFT},
     "src/etude/sweeps/processes.py": {"fdopen": "a pipe from the process that forks jobs"},
     "src/etude/system/machine.py": {
         "mkdir": "a private folder in the temporary folder",

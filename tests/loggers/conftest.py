@@ -8,8 +8,7 @@ import pytest
 from tests.synthetic_runs import predictions, write_run
 
 from etude.reports import run_report
-from etude.runs.folder import RunFolder
-from etude.runs.results import write_metrics
+from etude.runs.folder import RunFolder, write_metrics
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from etude.reports.run_report import write_report
-from etude.runs.folder import RunFolder
-from etude.runs.results import write_metrics
+from etude.runs.folder import RunFolder, write_metrics
 
 VOID_TAGS = {"meta", "br", "link", "img", "hr", "input"}
 

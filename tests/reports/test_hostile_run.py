@@ -16,8 +16,7 @@ from tests.synthetic_runs import curves, record
 
 from etude.reports import worst_errors
 from etude.reports.run_report import write_report
-from etude.runs.folder import RunFolder
-from etude.runs.results import write_metrics
+from etude.runs.folder import RunFolder, write_metrics
 
 CLASSES, LABEL, SCALAR = sorted(NAMES[:4]), NAMES[1] + ".", NAMES[7]
 PIXEL = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010806000000")

@@ -12,8 +12,7 @@ from tests.reports.report_page import ReportPage, build_report
 
 from etude.reports import run_figures
 from etude.reports.run_report import write_report
-from etude.runs.folder import RunFolder
-from etude.runs.results import write_metrics
+from etude.runs.folder import RunFolder, write_metrics
 
 
 def test_figures_have_the_colours_of_the_page(run: Path, report: tuple[ReportPage, dict]) -> None:

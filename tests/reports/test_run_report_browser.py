@@ -18,8 +18,7 @@ from etude.audio.log_mel import LogMelChroma
 from etude.data.collection import Collection
 from etude.reports.run_report import write_report
 from etude.reports.worst_errors import save_worst_errors
-from etude.runs.folder import RunFolder
-from etude.runs.results import write_metrics
+from etude.runs.folder import RunFolder, write_metrics
 
 SCHEMES = [(width, scheme) for width in (1440, 390) for scheme in ("light", "dark")]
 FIND_LOW_CONTRAST = """() => {

@@ -28,8 +28,7 @@ from etude.reports.comparison.pooling import copy_worst_errors
 from etude.reports.run_report import write_report
 from etude.reports.svg import SHADES
 from etude.reports.worst_errors import MAX_COLUMNS, save_worst_errors
-from etude.runs.folder import RunFolder
-from etude.runs.results import write_metrics
+from etude.runs.folder import RunFolder, write_metrics
 
 HOSTILE = "<script>alert('clip')</script>"
 FILE_SECONDS = 18

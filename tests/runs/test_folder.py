@@ -13,8 +13,16 @@ import pytest
 
 from etude.errors import UserError
 from etude.runs import folder as names
-from etude.runs.folder import OUTPUTS, RunFolder, find_weights, locate_run, monitored_score
-from etude.runs.results import write_metrics, write_predictions, write_record
+from etude.runs.folder import (
+    OUTPUTS,
+    RunFolder,
+    find_weights,
+    locate_run,
+    monitored_score,
+    write_metrics,
+    write_predictions,
+    write_record,
+)
 
 SOURCE = Path(__file__).parents[2] / "src" / "etude"
 OWNER = "runs/folder.py"

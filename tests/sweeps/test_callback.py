@@ -17,8 +17,7 @@ from etude.experiment.output_check import Refused
 from etude.reports.comparison.scores import best_and_worst_runs, read_runs
 from etude.reports.maps import page
 from etude.reports.maps.page import MapOptions
-from etude.runs.folder import RunFolder
-from etude.runs.results import write_metrics
+from etude.runs.folder import RunFolder, write_metrics
 from etude.sweeps.callback import SweepTable
 
 TABLES = {

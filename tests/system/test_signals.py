@@ -16,8 +16,8 @@ import pytest
 import soundfile
 
 from etude.cli.runner import guard_command
-from etude.files.progress import track
 from etude.system import signals
+from etude.system.streams import track
 
 ROOT = Path(__file__).parents[2]
 

@@ -26,7 +26,7 @@ from etude.config.compose import conf_dir
 from etude.data.batches import Clips, CropBatchSampler
 from etude.data.pack_writer import write_pack
 from etude.data.sources.demo import collection
-from etude.files.progress import track
+from etude.system.streams import track
 
 CLIPS, BINS, FRAMES, BATCH, CROP, EPOCHS = 960, 140, 1292, 32, 512, 5
 ROUNDS = 3

@@ -43,8 +43,8 @@ def report(
                 raise UserError(f"{run.path}: is not a finished run; it has no {' and no '.join(missing)}")
         from etude.reports.overfit import write_overfit_page  # heavy: numpy
         from etude.reports.run_report import write_report
+        from etude.runs.folder import write_metrics
         from etude.runs.readers import read_metrics
-        from etude.runs.results import write_metrics
 
         pages, metrics = [], {}
         for run in folders:

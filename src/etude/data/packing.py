@@ -28,7 +28,7 @@ from etude.errors import DataError, UserError
 from etude.files import os_errors, ownership
 from etude.files.atomic import move, remove_folder
 from etude.files.journal import Lock, file_hash, file_stamp
-from etude.files.progress import track
+from etude.system.streams import track
 
 if TYPE_CHECKING:
     import pandas as pd

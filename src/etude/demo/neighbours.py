@@ -18,7 +18,6 @@ from etude.embeddings.cache import SharedEmbeddings
 from etude.embeddings.store import FOLDER
 from etude.errors import UserError, one_line_message
 from etude.evaluation.formatting import format_number
-from etude.files.progress import track
 from etude.inference.figure import audio_uri
 from etude.inference.model import Model, PredictionColumns
 from etude.inference.windows import Window, WindowPlan, evaluation_crops
@@ -28,6 +27,7 @@ from etude.reports.maps.embeddings import nearest_neighbours, stack_embeddings
 from etude.reports.maps.projection import ProjectionError
 from etude.reports.worst_errors import CREDIT_KEYS, clip_credit
 from etude.runs.folder import PREDICTIONS
+from etude.system.streams import track
 
 if TYPE_CHECKING:
     import pandas as pd

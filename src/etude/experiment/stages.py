@@ -23,8 +23,7 @@ from etude.files.os_errors import explain_memory_errors, is_memory_error
 from etude.loggers.base import tracked
 from etude.loggers.finished_run import FinishedRun
 from etude.reports import overfit, run_report, worst_errors
-from etude.runs.folder import RunFolder
-from etude.runs.results import write_metrics, write_predictions, write_record, write_split
+from etude.runs.folder import RunFolder, write_metrics, write_predictions, write_record, write_split
 from etude.system import signals
 from etude.system.distributed import is_rank_zero
 from etude.system.machine import usable_cores

@@ -26,11 +26,11 @@ from etude.errors import UserError
 from etude.files import os_errors, ownership
 from etude.files.atomic import remove, replacing, write_text
 from etude.files.journal import file_hash, file_stamp
-from etude.files.progress import track
 from etude.inference import engine, inputs
 from etude.inference.engine import FilePrediction
 from etude.inference.model import Model, Pretrained
 from etude.inference.windows import WindowPlan
+from etude.system.streams import track
 
 PACKS = PackOptions.packs
 CLIP, WINDOW = "clip", "window"

@@ -14,7 +14,6 @@ from etude.audio.frontend import FrontEnd
 from etude.data import workers as worker_processes
 from etude.data.audio_files import as_text
 from etude.files.atomic import write_text
-from etude.files.progress import track
 from etude.inference import figure
 from etude.inference.engine import FilePrediction
 from etude.inference.figure import FilePreview, Plot, build_plots, create_preview, format_clock, time_ticks
@@ -24,6 +23,7 @@ from etude.inference.windows import WindowPlan
 from etude.reports.html import load_template
 from etude.reports.spectrogram import frequency_ticks
 from etude.reports.worst_errors import colour_stops
+from etude.system.streams import track
 
 NAME = "predict.html"
 MAX_ROWS, MAX_AUDIO_BYTES = 200, 32_000_000  # of the table; of all players together

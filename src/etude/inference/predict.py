@@ -18,12 +18,12 @@ from etude.data.audio_files import as_text, is_array
 from etude.errors import DataError, UserError
 from etude.files import os_errors, ownership
 from etude.files.journal import Journal, Lock, file_stamp, read_lines
-from etude.files.progress import track
 from etude.inference import engine, figure, inputs, page, tables
 from etude.inference.engine import FilePrediction
 from etude.inference.model import Model, PredictionRow, Pretrained
 from etude.inference.windows import DEFAULT_SECONDS, WindowPlan
 from etude.runs.folder import PREDICT, find_weights
+from etude.system.streams import track
 
 PAGE_SECTIONS = 20  # files with a player and plots on the page
 JOURNAL, LOCK = "journal.jsonl", ".lock"

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from etude.backbones.ast import AST
 from etude.backbones.base import Backbone
 from etude.embeddings.readouts import Readout
-from etude.files.progress import track
 from etude.inspection.clip_axes import ClipAxes, draw_overlay
 from etude.inspection.hooks import POOLS, forward_hooks, is_transformer_block, join_patches
+from etude.system.streams import track
 from etude.training.network import Network
 
 STEPS, BATCH_SIZE, ATTENTION_ROWS = 48, 8, 512  # the last two limit memory

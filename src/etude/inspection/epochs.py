@@ -11,7 +11,6 @@ import numpy as np
 from torch import Tensor
 
 from etude.evaluation.formatting import format_number
-from etude.files.progress import track
 from etude.files.safe_read import read_checkpoint
 from etude.inspection.attribution import explained_outputs, integrated_gradients, output_function
 from etude.inspection.clip_axes import ClipAxes, draw_tiles
@@ -26,6 +25,7 @@ from etude.inspection.layers import (
 )
 from etude.reports.figures import epoch_plot
 from etude.runs.folder import RunFolder
+from etude.system.streams import track
 from etude.training.network import load_network
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
-"""Paths of a run folder and readers of its files."""
+"""Paths of a run folder, and readers and writers of its files."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
+from etude.files.atomic import replacing, write_text
+from etude.files.journal import file_hash
 from etude.files.safe_read import WEIGHTS_NAME, is_export
 from etude.runs import readers
 
@@ -287,3 +290,52 @@ def _logged_score(run: RunFolder, monitor: str) -> float | None:
     rows = [row for row in run.read_curve_rows() if row.get("epoch") == str(epoch)]
     values = [row[monitor] for row in rows if row.get(monitor)]
     return float(values[-1]) if values else None
+
+
+def write_split(run: RunFolder, split: pd.DataFrame) -> Path:
+    """Write split.csv and return its path.
+
+    Args:
+        run: The run's folder.
+        split: Columns `id` and `split`, a row per clip.
+    """
+    return write_text(run.split_path, split.to_csv(index=False))
+
+
+def write_predictions(run: RunFolder, table: pd.DataFrame) -> Path:
+    """Write predictions.parquet and return its path.
+
+    `write_record` must be called afterwards, because the record contains the hash of the table.
+    """
+    with replacing(run.predictions_path) as draft:
+        table.to_parquet(draft, write_page_checksum=True)
+    _clear_cached(run, "predictions")
+    return run.predictions_path
+
+
+def write_record(run: RunFolder, record: dict[str, Any]) -> Path:
+    """Write record.json with the hash of the predictions and its own checksum, and return its path."""
+    content = readers.add_checksum(record | {readers.TABLE_HASH: file_hash(run.predictions_path)})
+    _clear_cached(run, "record")
+    return write_text(run.record_path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_metrics(run: RunFolder) -> Path:
+    """Compute the metrics of a run's predictions, write metrics.json and return its path.
+
+    The file is written atomically, because a run with metrics.json counts as finished.
+
+    Raises:
+        UserError: A file of the run is damaged.
+    """
+    from etude.evaluation.measure import compute_metrics  # heavy: numpy
+
+    targets = run.record["targets"]
+    content = readers.add_checksum(compute_metrics(run.predictions, targets))
+    _clear_cached(run, "metrics")
+    return write_text(run.metrics_path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _clear_cached(run: RunFolder, name: str) -> None:
+    """Clear the cached content of a file, so that it is read again."""
+    vars(run).pop(name, None)

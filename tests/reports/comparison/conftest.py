@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from etude.runs.folder import RunFolder
-from etude.runs.results import write_metrics
+from etude.runs.folder import RunFolder, write_metrics
 
 CLASSES = ["folk", "jazz", "rock"]
 TARGETS: dict[str, Any] = {

@@ -10,8 +10,7 @@ from tests.commands import compare as main
 from etude.reports.comparison.compare import compare, show
 from etude.reports.comparison.page import render_page
 from etude.reports.comparison.scores import COLUMNS, collect
-from etude.runs.folder import RunFolder, find_runs
-from etude.runs.results import write_metrics
+from etude.runs.folder import RunFolder, find_runs, write_metrics
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ from tests.commands import compare as main
 
 from etude.reports.comparison.compare import compare, show
 from etude.reports.comparison.pooling import pool_folds, score_repeats
-from etude.runs.folder import RunFolder, find_runs
-from etude.runs.results import write_metrics, write_predictions, write_record
+from etude.runs.folder import RunFolder, find_runs, write_metrics, write_predictions, write_record
 
 FOLDS = 3
 WriteFold = Callable[..., Path]

@@ -16,8 +16,7 @@ from etude.experiment.start import LOG_FORMAT
 from etude.reports.comparison.axes import CompareOptions
 from etude.reports.comparison.compare import compare
 from etude.reports.comparison.runs import read_compared_run
-from etude.runs.folder import RunFolder, find_runs
-from etude.runs.results import write_metrics
+from etude.runs.folder import RunFolder, find_runs, write_metrics
 
 Make = Callable[..., Any]
 

@@ -13,10 +13,10 @@ import numpy as np
 from etude.audio.frontend import FrontEnd
 from etude.data.partition import SPLITS, UNUSED
 from etude.files.atomic import remove
-from etude.files.progress import track
 from etude.reports import spectrogram
 from etude.reports.clip_frames import ClipView
 from etude.reports.svg import Colours, draw_grid, escape_label, save_figure
+from etude.system.streams import track
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -23,8 +23,8 @@ from etude.evaluation import bootstrap
 from etude.evaluation.linear_candidates import Candidate, inner_folds, out_of_fold_predictions
 from etude.evaluation.measure import build_scorer, replace_non_finite
 from etude.evaluation.predictions import encode_column
-from etude.files.progress import track
 from etude.reports.clip_frames import ClipFile
+from etude.system.streams import track
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,9 +13,9 @@ from etude.audio.frontend import FrontEnd
 from etude.data.partition import SPLITS, UNUSED
 from etude.data.splits import group_codes
 from etude.errors import DataError
-from etude.files.progress import track
 from etude.reports.clip_frames import ClipFile
 from etude.reports.dataset import leakage
+from etude.system.streams import track
 
 if TYPE_CHECKING:
     import pandas as pd

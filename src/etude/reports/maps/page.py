@@ -17,12 +17,12 @@ from etude.errors import UserError
 from etude.evaluation.formatting import format_number
 from etude.files import os_errors, ownership
 from etude.files.atomic import write_text
-from etude.files.progress import track
 from etude.reports.html import load_template
 from etude.reports.maps import embedding_map, embeddings
 from etude.reports.maps.embedding_map import MOST_SHOWN, EmbeddingMap, ScoreCache, make_map
 from etude.reports.maps.embeddings import MappedRun
 from etude.reports.maps.projection import METHODS, subset
+from etude.system.streams import track
 
 FULL_SCALE = 30_000
 """Largest coordinate on the page, where coordinates are 16-bit integers."""
