@@ -24,6 +24,22 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
+RESOLVERS = {  # functions by the name that configs call them with; they are imported when a config calls them
+    "checkpoint_front": "etude.embeddings.checkpoints.front_values",
+    "checkpoint_config": "etude.embeddings.checkpoints.network_values",
+}
+
+
+def register_resolvers() -> None:
+    """Register the functions that configs call to read the config of a published checkpoint."""
+    from omegaconf import OmegaConf
+
+    from etude.config.instantiate import resolve
+
+    for name, target in RESOLVERS.items():
+        OmegaConf.register_new_resolver(name, lambda model, target=target: resolve(target)(model), replace=True)
+
+
 def conf_dir() -> Path:
     """Return the folder of configs. It is in the installed package, or beside src/ in a checkout."""
     package = Path(__file__).parents[1]
@@ -96,6 +112,7 @@ def open_hydra(folder: str | Path | None = None) -> Iterator[Composer]:
     from hydra.core.singleton import Singleton
 
     check_config_dir(folder)
+    register_resolvers()
     before = Singleton._instances.pop(GlobalHydra, None)
     version.setbase("1.3")
     try:
@@ -146,6 +163,7 @@ def run_hydra(task: Callable[[Any], Any], first_callback: Callback, before_write
     """
     import hydra
 
+    register_resolvers()
     with _patched_hydra(first_callback, before_write):
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
 
@@ -234,6 +252,8 @@ def plain_config(composed: DictConfig) -> dict[str, Any]:
         missing = OmegaConf.missing_keys(composed)
         config: Any = {} if missing else OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
+        if isinstance(error.__cause__, UserError):  # of a function of RESOLVERS
+            raise error.__cause__ from None
         reason = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error).splitlines()[0])
         raise UserError(f"{error.full_key or 'the config'}: {reason}") from error
     if missing := missing or OmegaConf.missing_keys(OmegaConf.create(config)):  # including values that a sweep sets

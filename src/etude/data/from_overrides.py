@@ -84,6 +84,8 @@ def datamodule_from_overrides(options: PrepareOptions) -> MusicData:
             raise UserError("\n".join(f"{key}: needs a value; add {key}=..." for key in keys))
         module = _build_module(config)
     except OmegaConfBaseException as error:
+        if isinstance(error.__cause__, UserError):  # of a function that a config calls
+            raise error.__cause__ from None
         raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
     pack_options = module.pack_options
     module.pack_options = replace(
