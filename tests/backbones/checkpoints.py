@@ -20,6 +20,10 @@ EXTRACTOR = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rat
 NETWORKS: dict[str, tuple[Any, Any, dict[str, Any], dict[str, Any]]] = {
     "hubert": (transformers.HubertConfig, transformers.HubertModel, SPEECH, EXTRACTOR),
     "hubert_layer": (transformers.HubertConfig, transformers.HubertModel, SPEECH | LAYER, EXTRACTOR),
+    "short": (
+        transformers.HubertConfig, transformers.HubertModel,
+        SPEECH | LAYER | {"conv_kernel": [2, 2], "conv_stride": [1, 1]}, EXTRACTOR,
+    ),
     "mert": (transformers.HubertConfig, transformers.HubertModel, SPEECH, EXTRACTOR | {"sampling_rate": 24000}),
     "wav2vec2": (transformers.Wav2Vec2Config, transformers.Wav2Vec2Model, SPEECH, EXTRACTOR | {"do_normalize": False}),
     "wav2vec2_layer": (transformers.Wav2Vec2Config, transformers.Wav2Vec2Model, SPEECH | LAYER, EXTRACTOR),

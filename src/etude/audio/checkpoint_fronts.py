@@ -13,6 +13,7 @@ import numpy as np
 
 from etude.audio import filterbanks
 from etude.audio.frontend import FrontEnd
+from etude.audio.log_mel import LogMelChroma
 from etude.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class WaveformFront(FrontEnd):
     def decibel(self) -> np.ndarray:
         """Zeros (F,), because samples are not in dB."""
         return np.zeros(self.bins, np.float32)
+
+    def displayed(self) -> FrontEnd:
+        """Return the default front end of spectrograms."""
+        return LogMelChroma(rate=self.rate)
 
     def frames(self, audio: np.ndarray) -> np.ndarray:
         """Return samples (N,) as frames (N, 1), float32."""

@@ -18,6 +18,7 @@ from etude.files.safe_read import find_model_file, read_model_json, read_tensors
 
 PRETRAINED = "pretrained"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # a file, or an index of several, in order of preference
+CHUNK = 1 << 20  # frames whose input embedding is computed together; the convolutions of a second need 20 MB
 NAMED = 3  # tensors in an error message
 
 
@@ -90,10 +91,17 @@ class HF(Backbone):
         position = torch.arange(len(clips), device=x.device) - (n_windows.cumsum(0) - n_windows)[clips]
         starts = torch.minimum(position * (self.window or 0), lengths[clips] - sizes)
         width = self.encoder.window or int(sizes.max())
-        frames = torch.arange(width, device=x.device)
-        index = (starts[:, None] + frames).clamp(max=x.shape[1] - 1)
-        windows = torch.where((frames < sizes[:, None])[..., None], x[clips[:, None], index], 0.0)
-        return self.encoder.embed(windows, sizes), lengths, self.encoder.count(sizes), n_windows
+        if len(clips) == len(x):
+            windows = F.pad(x[:, :width], (0, 0, 0, max(0, width - x.shape[1])))
+        else:
+            index = starts[:, None] + torch.arange(width, device=x.device)
+            windows = x[clips[:, None], index.clamp(max=x.shape[1] - 1)]
+        windows = torch.where(valid(sizes, width)[..., None], windows, 0.0)
+        # a batch norm in training needs all windows at once
+        chunk = len(windows) if self.encoder.input_modules()[0].training else max(1, CHUNK // width)
+        parts = zip(windows.split(chunk), sizes.split(chunk), strict=True)
+        states = torch.cat([self.encoder.embed(*part) for part in parts])
+        return states, lengths, self.encoder.count(sizes), n_windows
 
     def step(self, index: int, state: State) -> State:
         """Run one block on all windows."""

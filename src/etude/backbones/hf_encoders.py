@@ -98,9 +98,6 @@ class WaveformEncoder(Encoder):
     Windows of different lengths are masked where the network supports this exactly. Otherwise the windows of one length
     are processed together: a group norm over time would include the padding, and the positional convolutions of
     data2vec-audio fill it between their layers. WavLM computes its position bias for one length.
-
-    Attributes:
-        masked: Whether a batch can be masked.
     """
 
     front_end = "etude.audio.checkpoint_fronts.WaveformFront"
@@ -157,7 +154,9 @@ class WaveformEncoder(Encoder):
         x = F.pad(x, (0, max(0, self.min_frames - x.shape[1])))
         if self.masked:
             return self._embed(x, self.count(sizes))
-        return _by_length(self._embed, x, sizes.clamp(min=self.min_frames))
+        return _by_length(
+            self._embed, x, sizes.clamp(min=self.min_frames), int(self.count(sizes.new_tensor(x.shape[1])))
+        )
 
     def _embed(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """Compute the input embedding of normalised samples (N, T); states after `counts` (N,) are set to 0 first."""
@@ -174,7 +173,7 @@ class WaveformEncoder(Encoder):
         if self.masked:
             mask = valid(counts, states.shape[1])
             return _first(layer(states, attention_mask=None if mask.all() else mask[:, None, None]))
-        return _by_length(lambda x: _first(layer(x, **self._position_bias(x))), states, counts)
+        return _by_length(lambda x: _first(layer(x, **self._position_bias(x))), states, counts, states.shape[1])
 
     def _position_bias(self, states: Tensor) -> dict[str, Tensor]:
         """Return the position bias of WavLM, which the first block computes from the number of states."""
@@ -333,17 +332,16 @@ def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
     return output[0] if isinstance(output, tuple) else output
 
 
-def _by_length(function: Callable[[Tensor], Tensor], x: Tensor, sizes: Tensor) -> Tensor:
-    """Apply a function from (n, T, ...) to (n, S, D) to the windows of each length, and return (N, S, D), padded."""
+def _by_length(function: Callable[[Tensor], Tensor], x: Tensor, sizes: Tensor, count: int) -> Tensor:
+    """Apply a function from (n, T, ...) to (n, S', D) to the windows of each length together.
+
+    The windows (N, T, ...) have lengths `sizes` (N,). The outputs are padded to `count` states (N, S, D).
+    """
     lengths = sizes.tolist()
-    if len(different := sorted(set(lengths), reverse=True)) == 1:
-        return function(x[:, : different[0]])
-    out: Tensor | None = None
-    for size in different:  # the longest first, which gives the number of states
+    order, outputs = [], []
+    for size in sorted(set(lengths)):
         rows = [row for row, length in enumerate(lengths) if length == size]
-        states = function(x[rows, :size])
-        out = states.new_zeros(len(x), *states.shape[1:]) if out is None else out
-        states = F.pad(states, (0, 0, 0, out.shape[1] - states.shape[1]))
-        out = out.index_put((torch.tensor(rows, device=x.device),), states)
-    assert out is not None
-    return out
+        states = function(x[rows, :size] if len(rows) < len(x) else x[:, :size])
+        order += rows
+        outputs.append(F.pad(states, (0, 0, 0, count - states.shape[1])))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)[sorted(range(len(order)), key=order.__getitem__)]

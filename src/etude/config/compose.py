@@ -252,10 +252,7 @@ def plain_config(composed: DictConfig) -> dict[str, Any]:
         missing = OmegaConf.missing_keys(composed)
         config: Any = {} if missing else OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
-        if isinstance(error.__cause__, UserError):  # of a function of RESOLVERS
-            raise error.__cause__ from None
-        reason = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error).splitlines()[0])
-        raise UserError(f"{error.full_key or 'the config'}: {reason}") from error
+        raise resolution_error(error) from None
     if missing := missing or OmegaConf.missing_keys(OmegaConf.create(config)):  # including values that a sweep sets
         raise UserError("\n".join(f"{key}: needs a value; add {key}=... to the command" for key in sorted(missing)))
     for key in ("sweep", "resume"):  # they select the run's folder and do not describe the run
@@ -264,6 +261,16 @@ def plain_config(composed: DictConfig) -> dict[str, Any]:
         heading = "an error" if len(errors) == 1 else f"{len(errors)} errors"
         raise UserError("\n  ".join([f"the config has {heading}:", *errors]))
     return config
+
+
+def resolution_error(error: Exception) -> UserError:
+    """Return the error for a value of a config that OmegaConf cannot resolve."""
+    if isinstance(error.__cause__, UserError):  # of a function of RESOLVERS
+        return error.__cause__
+    reason = re.sub(r"^\w+ (raised )?while resolving interpolation: ", "", str(error).splitlines()[0])
+    if missing := re.fullmatch(r"Missing mandatory value: (\S+)", reason):  # of another key that a value refers to
+        return UserError(f"{missing[1]}: needs a value; add {missing[1]}=... to the command")
+    return UserError(f"{getattr(error, 'full_key', None) or 'the config'}: {reason}")
 
 
 HELP = """Étude: experiments in music understanding. Every experiment is one command.
