@@ -20,7 +20,7 @@ EXTRACTOR = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rat
 NETWORKS: dict[str, tuple[Any, Any, dict[str, Any], dict[str, Any]]] = {
     "hubert": (transformers.HubertConfig, transformers.HubertModel, SPEECH, EXTRACTOR),
     "hubert_layer": (transformers.HubertConfig, transformers.HubertModel, SPEECH | LAYER, EXTRACTOR),
-    "short": (
+    "short": (  # a state for each sample, for clips of a few samples
         transformers.HubertConfig, transformers.HubertModel,
         SPEECH | LAYER | {"conv_kernel": [2, 2], "conv_stride": [1, 1]}, EXTRACTOR,
     ),
