@@ -26,7 +26,7 @@ from etude.errors import UserError
 
 SLOWER = ("mert", "wav2vec2", "wav2vec2_layer", "wavlm_layer")  # of the same classes as others
 KINDS = [pytest.param(kind, marks=pytest.mark.full) if kind in SLOWER else kind for kind in NETWORKS if kind != "short"]
-SECONDS = (0.9, 0.5, 0.9, 0.31)
+SECONDS = (0.3, 0.17, 0.3, 0.1)
 
 
 def load(folder: Path, **options: Any) -> HF:
@@ -116,7 +116,7 @@ def test_padding_and_other_clips_change_nothing(case: Case) -> None:
 
 
 def test_long_clip_is_divided_into_windows(case: Case) -> None:
-    net = load(case.folder, window=0.4)
+    net = load(case.folder, window=0.13)
     window = net.window
     assert window is not None
     x = torch.randn(2, 2 * window + window // 2, net.encoder.bins)
@@ -137,7 +137,7 @@ def test_long_clip_is_divided_into_windows(case: Case) -> None:
 
 def test_network_can_be_split_after_every_layer(case: Case) -> None:
     x, lengths = case.batch
-    net = load(case.folder, window=0.4)
+    net = load(case.folder, window=0.13)
     with torch.no_grad():
         for index in range(net.steps + 1):
             split = [forward_to_split(net, index, clip[None, :n]) for clip, n in zip(x, lengths, strict=True)]
