@@ -179,8 +179,8 @@ class WaveformEncoder(Encoder):
         """Return the position bias of WavLM, which the first block computes from the number of states."""
         if not self.wavlm:
             return {}
-        count = states.shape[1]
-        bias = self.blocks[0].attention.compute_bias(count, count)
+        first: Any = self.blocks[0]
+        bias = first.attention.compute_bias(states.shape[1], states.shape[1])
         return {"position_bias": bias.repeat(len(states), 1, 1)}
 
 
