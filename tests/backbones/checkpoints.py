@@ -12,7 +12,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 SPEECH: dict[str, Any] = {
     "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "conv_dim": [8, 8],
-    "conv_kernel": [10, 3], "conv_stride": [5, 4], "num_feat_extract_layers": 2, "num_conv_pos_embeddings": 8,
+    "conv_kernel": [20, 16], "conv_stride": [16, 10], "num_feat_extract_layers": 2, "num_conv_pos_embeddings": 8,
     "num_conv_pos_embedding_groups": 2,
 }  # fmt: skip
 LAYER = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
