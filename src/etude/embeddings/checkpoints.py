@@ -13,7 +13,7 @@ from etude.audio.frontend import FrontEnd
 from etude.errors import UserError
 from etude.files.safe_read import read_model_json
 
-EXTRACTORS = {  # class of the feature extractor by `model_type`; other networks of waveforms have the first
+EXTRACTORS = {  # class of the feature extractor by `model_type`
     "audio-spectrogram-transformer": "ASTFeatureExtractor",
     "clap": "ClapFeatureExtractor",
     "clap_audio_model": "ClapFeatureExtractor",
