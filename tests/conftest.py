@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from tests.browsing import launch_chromium
 from tests.skip_summary import pytest_terminal_summary  # noqa: F401  # pytest calls it at the end of a test run
 
-from etude.config.compose import conf_dir
+from etude.config.compose import conf_dir, register_resolvers
 from etude.config.overrides import apply_probe_settings
 from etude.system.distributed import experiment_name
 
@@ -47,6 +47,7 @@ librosa.effects.hpss(audio)
 """
 
 OmegaConf.register_new_resolver("experiment_name", experiment_name, replace=True)  # commands do this at their start
+register_resolvers()
 # a run sets these values itself
 CHOICES = "choices={data: d, feature: f, backbone: b, head: h, task: t, experiment: null, debug: null}"
 

@@ -35,6 +35,17 @@ from etude.config.override_errors import override_errors
 from etude.config.validation import config_errors
 from etude.data import from_overrides
 from etude.data.pack import PackOptions
+from etude.embeddings import checkpoints
+
+HUB = {  # files of a repository of the hub that commands name
+    "config.json": {"model_type": "hubert"},
+    "preprocessor_config.json": {"feature_extractor_type": "Wav2Vec2FeatureExtractor"},
+}
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "read_model_json", lambda model, name: HUB.get(name))
 
 
 @pytest.fixture(scope="module")

@@ -8,28 +8,37 @@ from typing import Any
 
 import pytest
 import torch
+from tests.backbone_names import WITHOUT_CHECKPOINT
 from torch import Tensor, nn
 
 from etude.backbones.base import Backbone, layer_indices, parameter_layer_index
 from etude.backbones.cnn import CNN
 from etude.backbones.efficientat import EfficientAT
 from etude.backbones.timm_backbone import Timm
-from etude.config.compose import conf_dir
 from etude.config.instantiate import make
 from etude.embeddings.cache import forward_from_split, forward_to_split
 from etude.embeddings.readouts import hidden_widths
 
-NAMES = sorted(path.stem for path in (conf_dir() / "backbone").glob("*.yaml"))
+CASES = [(name, bins) for name in WITHOUT_CHECKPOINT for bins in (12, 128, 140)] + [("hf", 1)]
 SMALLER = {"ast": ["backbone.depth=4"]}  # all blocks are equal
 LENGTHS = torch.tensor([61, 1, 100, 34])
 
 
-@pytest.fixture(scope="module", params=[(name, bins) for name in NAMES for bins in (12, 128, 140)], ids=str)
-def case(config: Callable[..., dict[str, Any]], request: pytest.FixtureRequest) -> tuple[Backbone, Tensor]:
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def case(
+    config: Callable[..., dict[str, Any]], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Backbone, Tensor]:
     """Return a network in evaluation mode with randomly changed weights, and a batch (B, T, F)."""
     name, bins = request.param
+    smaller = SMALLER.get(name, [])
+    if name == "hf":
+        from tests.backbones.checkpoints import save_checkpoint  # imports transformers
+
+        folder = tmp_path_factory.mktemp("checkpoint")
+        save_checkpoint(folder, "short", do_normalize=False)  # a normalised clip of one sample would be 0
+        smaller = [f"backbone.model={folder}", "backbone.weights=null"]
     torch.manual_seed(0)
-    net = make(config(f"backbone={name}", *SMALLER.get(name, []))["backbone"], bins)
+    net = make(config(f"backbone={name}", *smaller)["backbone"], bins)
     with torch.no_grad():
         for key, value in net.state_dict().items():
             if key.endswith("running_var"):

@@ -18,7 +18,7 @@ def test_options_of_a_user_folder_and_of_plugins_are_listed(tmp_path: Path, monk
     (tmp_path / "experiment" / "mine").mkdir(parents=True)
     (tmp_path / "experiment" / "mine" / "first.yaml").touch()
     lines = compose.help_text(["-h", "backbone=cnn", "-cd", str(tmp_path)]).splitlines()
-    assert "backbone: ast, average, cnn, convnet, efficientat, lstm, musicnn, timm" in lines
+    assert "backbone: ast, average, cnn, convnet, efficientat, hf, lstm, musicnn, timm" in lines
     assert "experiment/mine: first" in lines
     assert any(line.startswith("experiment/reproduction/table1: lstm_beat_mel, ") for line in lines)
     assert not any(line.startswith(("data/base", "sweep/space")) for line in lines)  # files shared by options

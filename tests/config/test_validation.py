@@ -19,7 +19,7 @@ Compose = Callable[..., Config]
 OPTIONS = [
     f"{path.parent.name}={path.stem}"
     for path in sorted(conf_dir().glob("*/*.yaml"))
-    if path.parent.name not in ("hydra", "target")
+    if path.parent.name not in ("hydra", "target") and path.stem != "hf"  # its values are those of a checkpoint
 ]
 EXPERIMENTS = conf_dir() / "experiment"
 OPTIONS += [

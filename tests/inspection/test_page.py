@@ -13,11 +13,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from tests.backbone_names import WITHOUT_CHECKPOINT
 from tests.commands import inspect as main
 from tests.hostile import NAMES as HOSTILE_NAMES
 from tests.hostile import assert_harmless
 
-from etude.config.compose import conf_dir
 from etude.data.sources.demo import HOME
 from etude.inspection import layers
 from etude.inspection.epochs import checkpoints_by_epoch
@@ -29,7 +29,6 @@ from .conftest import HOSTILE_ID, IDS
 
 MakeRun = Callable[..., Path]
 Capture = pytest.CaptureFixture[str]
-BACKBONES = sorted(path.stem for path in (conf_dir() / "backbone").glob("*.yaml"))
 SLOW = ("convnet", "efficientat", "timm")  # inspected as the CNN is
 SMALL_OPTIONS = {"ast": ["backbone.depth=2"], "lstm": ["backbone.hidden=8"], "cnn": ["backbone.channels=[4,6]"]}
 
@@ -53,7 +52,7 @@ def read_page(folder: Path, clip: str) -> tuple[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.full if name in SLOW else []) for name in BACKBONES]
+    "name", [pytest.param(name, marks=pytest.mark.full if name in SLOW else []) for name in WITHOUT_CHECKPOINT]
 )
 def test_page_is_written_for_every_backbone(make_run: MakeRun, name: str, capsys: Capture) -> None:
     run = make_run(f"backbone={name}", *SMALL_OPTIONS.get(name, []))

@@ -90,6 +90,10 @@ class FrontEnd:
         """Return the front end with levels relative to full scale instead of the loudest bin of a clip."""
         return self
 
+    def displayed(self) -> FrontEnd:
+        """Return the front end whose mel bands are drawn in figures of a clip, at the same rate."""
+        return self
+
     def frames(self, audio: np.ndarray) -> np.ndarray:
         """Compute frames (T, F), float32, from samples (N,), float32, at `rate`."""
         raise NotImplementedError

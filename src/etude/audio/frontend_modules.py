@@ -116,3 +116,14 @@ class MusicnnFrontModule(FrontEndModule):
         half = self.n_fft // 2
         power = self.filtered(F.pad(waveform, (half, self.n_fft - half)).unfold(1, self.n_fft, self.hop))
         return (self.gain * power + 1).log10(), lengths // self.hop + 1
+
+
+class WaveformModule(FrontEndModule):
+    """Module of `WaveformFront`, whose frames are the samples."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1, torch.ones(1), torch.ones(1, 1))
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return samples (B, N) as frames (B, N, 1), and lengths (B,)."""
+        return waveform[..., None], lengths

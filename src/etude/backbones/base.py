@@ -38,6 +38,8 @@ class Backbone(nn.Module):
         version: Version of the computation. It is increased when the outputs for equal frames and weights change, so
             that stored embeddings are computed again.
         embedded_weights: Stems of the files of the weights in the package, by the name in `backbone.weights`.
+        weights_keys: Keys of the config that only select the weights. They are no part of the identity of an encoder.
+        libraries: Libraries whose versions can change the outputs.
         tag_names: Names of the outputs of the classifier in the pretrained weights; empty without such a classifier.
         skips_standardisation: Whether frames are used unchanged, because pretrained weights expect their scale.
             Otherwise frames are standardised with the statistics of the training split.
@@ -56,6 +58,8 @@ class Backbone(nn.Module):
     axis: int = 1
     version: int = 1
     embedded_weights: Mapping[str, str] = MappingProxyType({})
+    weights_keys: Sequence[str] = ("weights",)
+    libraries: Sequence[str] = ("timm", "torch")
     tag_names: Sequence[str] = ()
     skips_standardisation: bool = False
     required_front_end: str | None = None

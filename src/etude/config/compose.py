@@ -24,6 +24,22 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
+RESOLVERS = {  # functions by the name that configs call them with; they are imported when a config calls them
+    "checkpoint_front": "etude.embeddings.checkpoints.front_values",
+    "checkpoint_config": "etude.embeddings.checkpoints.network_values",
+}
+
+
+def register_resolvers() -> None:
+    """Register the functions that configs call to read the config of a published checkpoint."""
+    from omegaconf import OmegaConf
+
+    from etude.config.instantiate import resolve
+
+    for name, target in RESOLVERS.items():
+        OmegaConf.register_new_resolver(name, lambda model, target=target: resolve(target)(model), replace=True)
+
+
 def conf_dir() -> Path:
     """Return the folder of configs. It is in the installed package, or beside src/ in a checkout."""
     package = Path(__file__).parents[1]
@@ -96,6 +112,7 @@ def open_hydra(folder: str | Path | None = None) -> Iterator[Composer]:
     from hydra.core.singleton import Singleton
 
     check_config_dir(folder)
+    register_resolvers()
     before = Singleton._instances.pop(GlobalHydra, None)
     version.setbase("1.3")
     try:
@@ -146,6 +163,7 @@ def run_hydra(task: Callable[[Any], Any], first_callback: Callback, before_write
     """
     import hydra
 
+    register_resolvers()
     with _patched_hydra(first_callback, before_write):
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
 
@@ -234,8 +252,7 @@ def plain_config(composed: DictConfig) -> dict[str, Any]:
         missing = OmegaConf.missing_keys(composed)
         config: Any = {} if missing else OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
-        reason = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error).splitlines()[0])
-        raise UserError(f"{error.full_key or 'the config'}: {reason}") from error
+        raise resolution_error(error) from None
     if missing := missing or OmegaConf.missing_keys(OmegaConf.create(config)):  # including values that a sweep sets
         raise UserError("\n".join(f"{key}: needs a value; add {key}=... to the command" for key in sorted(missing)))
     for key in ("sweep", "resume"):  # they select the run's folder and do not describe the run
@@ -244,6 +261,16 @@ def plain_config(composed: DictConfig) -> dict[str, Any]:
         heading = "an error" if len(errors) == 1 else f"{len(errors)} errors"
         raise UserError("\n  ".join([f"the config has {heading}:", *errors]))
     return config
+
+
+def resolution_error(error: Exception) -> UserError:
+    """Return the error for a value of a config that OmegaConf cannot resolve."""
+    if isinstance(error.__cause__, UserError):  # of a function of RESOLVERS
+        return error.__cause__
+    reason = re.sub(r"^\w+ (raised )?while resolving interpolation: ", "", str(error).splitlines()[0])
+    if missing := re.fullmatch(r"Missing mandatory value: (\S+)", reason):  # of another key that a value refers to
+        return UserError(f"{missing[1]}: needs a value; add {missing[1]}=... to the command")
+    return UserError(f"{getattr(error, 'full_key', None) or 'the config'}: {reason}")
 
 
 HELP = """Étude: experiments in music understanding. Every experiment is one command.

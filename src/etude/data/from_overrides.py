@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.config.compose import Composer, conf_dir, open_hydra, program_name
+from etude.config.compose import Composer, conf_dir, open_hydra, program_name, resolution_error
 from etude.config.override_errors import format_errors, override_errors
 from etude.config.validation import node_errors
 from etude.data.pack_writer import read_skipped
@@ -84,7 +84,7 @@ def datamodule_from_overrides(options: PrepareOptions) -> MusicData:
             raise UserError("\n".join(f"{key}: needs a value; add {key}=..." for key in keys))
         module = _build_module(config)
     except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
+        raise resolution_error(error) from error
     pack_options = module.pack_options
     module.pack_options = replace(
         pack_options,

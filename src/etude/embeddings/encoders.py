@@ -127,7 +127,7 @@ def encoder_identity(
         backbone: Backbone of the network.
         tensors: Tensors of the network by name. Only those of PARTS matter.
         device: Device of the network.
-        settings: Config of the backbone. Its `weights` do not matter, because their values do.
+        settings: Config of the backbone. The location of its weights does not matter, because their values do.
         readout: Settings of the read-out, if the network has one.
         precision: Precision of the Trainer.
     """
@@ -139,13 +139,13 @@ def encoder_identity(
         "standardised": not backbone.skips_standardisation,
         "backbone": f"{type(backbone).__module__}.{type(backbone).__qualname__}",
         "version": backbone.version,
-        "settings": {key: value for key, value in settings.items() if key != "weights"},
+        "settings": {key: value for key, value in settings.items() if key not in backbone.weights_keys},
         "readout": dict(readout) if readout else None,
         "weights": weights_hash({name: value for name, value in tensors.items() if name.startswith(PARTS)}),
         "device": device.type,
         "precision": precision,
         "matmul": get_float32_matmul_precision() if device.type != "cpu" else "highest",  # TF32 in training
-        "libraries": {name: version(name) for name in ("timm", "torch")},
+        "libraries": {name: version(name) for name in backbone.libraries},
     }
 
 

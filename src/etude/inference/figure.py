@@ -252,7 +252,7 @@ def write_figure(
 
 def _spectrogram_png(path: Path, front: FrontEnd) -> bytes:
     """Return mel bands in dB below the loudest as PNG, with frequency upwards and time to the right."""
-    mel = average_frames(_mel_bands(path, replace(front, sync="none")), IMAGE_WIDTH)
+    mel = average_frames(_mel_bands(path, replace(front.displayed(), sync="none")), IMAGE_WIDTH)
     return shaded_png((mel - mel.max()).T[::-1], (-DYNAMIC_RANGE, 0.0))
 
 

@@ -204,6 +204,9 @@ def _scale_frames(clips: list[np.ndarray], front: FrontEnd) -> tuple[list[np.nda
 
     The second result describes the axes and the colour scale, as in errors/index.json.
     """
+    if (displayed := front.displayed()) is not front:  # the frames are the samples
+        front = displayed
+        clips = [front.view(clip[:, 0].astype(np.float32), (0, front.n_mels)) for clip in clips]
     mels = [clip[:, : front.n_mels].astype(np.float32) for clip in clips]
     change_per_db = front.decibel[: front.n_mels]
     is_spectrogram = front.reads_sound and bool(change_per_db.all())
