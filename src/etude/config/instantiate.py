@@ -15,6 +15,7 @@ from etude.errors import UserError
 # Modules whose public names a checkpoint may call. They build networks, and do not write or download files.
 NETWORK_MODULES = (
     "etude.audio.frontend",
+    "etude.audio.joint",
     "etude.audio.kaldi",
     "etude.audio.log_mel",
     "etude.backbones",
