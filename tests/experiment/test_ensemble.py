@@ -40,7 +40,7 @@ def write_run(tmp_path: Path, config: Callable[..., dict[str, Any]]) -> WriteRun
         overrides: tuple[str, ...] = (),
         **data: Any,
     ) -> Path:
-        plain = config("task=joint", "backbone=lstm", "backbone.hidden=4", "backbone.layers=1", *overrides)
+        plain = config("task=joint", "backbone=lstm", "backbone.hidden=4", *overrides)
         table = predictions(seed=0) if table is None else table
         stored = record(name) | {"started": "2026-11-22T14:03:11+00:00"}
         stored["data"] |= {"labels": "l", "groups_known": "all", **data}

@@ -71,6 +71,7 @@ KNOWN = {
 }
 OPENED = {  # modules that open files for writing by mode or flag
     "src/etude/demo/uploads.py": TEMPORARY,
+    "src/etude/experiment/ensemble.py": DRAFT,
     "src/etude/inference/embed.py": DRAFT,
     "src/etude/sweeps/jobs.py": DRAFT,
     "src/etude/sweeps/processes.py": CHECKED,

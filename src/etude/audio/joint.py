@@ -52,6 +52,7 @@ class JointFrontEnd(FrontEnd):
             raise UserError(f"beat-synchronous frames at {rate} Hz cannot be combined with frames of a lower rate")
         values: dict[str, Any] = {"rate": rate, "n_fft": reference.n_fft, "hop_length": reference.hop_length}
         values |= {"fronts": tuple(self.fronts), "columns": tuple((first, last) for first, last in self.columns)}
+        values["revision"] = sum(front.revision for front in self.fronts)  # increases with that of any of them
         for name, value in values.items():
             object.__setattr__(self, name, value)
         object.__setattr__(self, "n_mels", sum(self.widths) + 1)

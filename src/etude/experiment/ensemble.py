@@ -195,10 +195,10 @@ def select_runs(options: EnsembleOptions) -> tuple[list[Path], Path]:
             raise UserError(f"{path}: contains no runs")
         is_run = found == [path]
         selected += [run for run in found if is_run or not _is_derived(RunFolder(run))]
-    if options.out is None and (len(options.runs) > 1 or selected == [options.runs[0]]):
-        raise UserError("--out: is needed to average single runs; name the folder of the ensemble")
     if len(selected) < 2:
         raise UserError(f"{options.runs[0]}: an ensemble needs at least two runs; name further runs")
+    if options.out is None and len(options.runs) > 1:
+        raise UserError("--out: is needed to average single runs; name the folder of the ensemble")
     return selected, options.out or options.runs[0] / ENSEMBLE
 
 

@@ -146,7 +146,7 @@ class AveragedGraph(Graph):
         outputs = []
         if self.variable_length:  # two samples remain at every rate, because shapes of one sample differ in the graph
             lengths = torch.full((x.shape[0],), x.shape[1], dtype=torch.int64) if lengths is None else lengths
-            x = F.pad(x, (0, self.room))
+            x = F.pad(torch.where(valid(lengths, x.shape[1]), x, 0.0), (0, self.room))
         for graph, resampler in zip(self.graphs, self.resamplers, strict=True):
             own_lengths = lengths
             if isinstance(resampler, Resampler) and lengths is not None:

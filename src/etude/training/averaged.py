@@ -75,6 +75,7 @@ class AveragedBackbone(Backbone):
         self.front, self.views = front, [*views]
         self.dim = sum(member.readout.dim for member in members)
         backbones = [member.backbone for member in members]
+        self.version = sum(backbone.version for backbone in backbones)  # increases with that of any of them
         self.variable_length = all(backbone.variable_length for backbone in backbones)
         self.min_frames = max(backbone.min_frames for backbone in backbones)
 
