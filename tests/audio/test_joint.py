@@ -41,6 +41,7 @@ def test_front_end_is_rebuilt_from_plain_values() -> None:
     """The values in a recipe give an equal front end with the rate of the fastest member."""
     assert make(FRONT.to_dict()) == FRONT
     assert (FRONT.rate, FRONT.hop_length) == (32_000, 320)
+    assert FRONT.displayed == FRONT.fronts[1]
 
 
 def test_frames_that_cannot_be_combined_are_refused() -> None:

@@ -19,11 +19,12 @@ from etude.config.instantiate import make
 from etude.config.stored import RECIPE_GROUPS
 from etude.data.training_record import ClipKeys, TrainingRecord, stored_record
 from etude.errors import UserError
+from etude.experiment import ensemble
 from etude.experiment.ensemble import EnsembleOptions, make_ensemble
 from etude.files.safe_read import read_checkpoint
 from etude.inference.model import Model
 from etude.runs.folder import RunFolder
-from etude.runs.results import write_metrics, write_predictions, write_record, write_split
+from etude.runs.results import write_predictions, write_record, write_split
 from etude.training.network import build_network
 
 WriteRun = Callable[..., Path]
@@ -64,11 +65,23 @@ def write_run(tmp_path: Path, config: Callable[..., dict[str, Any]]) -> WriteRun
         write_split(run, table[["id", "split"]])
         write_predictions(run, table)
         write_record(run, stored)
-        write_metrics(run)
-        run.report_path.write_text("", encoding="utf-8")
+        stub_results(run)
         return run.path
 
     return write
+
+
+def stub_results(run: RunFolder) -> None:
+    """Write empty metrics and an empty report, with which a run counts as finished."""
+    run.metrics_path.write_text("{}", encoding="utf-8")
+    run.report_path.write_text("", encoding="utf-8")
+
+
+@pytest.fixture
+def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write no metrics and no report of an ensemble, which takes most of the time."""
+    monkeypatch.setattr(ensemble, "write_metrics", stub_results)
+    monkeypatch.setattr(ensemble, "write_report", lambda run: None)
 
 
 def noisy(seed: int) -> pd.DataFrame:
@@ -106,6 +119,7 @@ def test_mean_equals_numpy(write_run: WriteRun, tmp_path: Path) -> None:
     assert [member["name"] for member in run.record["ensemble"]["members"]] == ["run0", "run1", "run2"]
 
 
+@pytest.mark.usefixtures("without_report")
 def test_network_equals_mean_after_members_are_deleted(write_run: WriteRun, tmp_path: Path, clips: list[Path]) -> None:
     """The folder predicts audio by the mean of its members' predictions, without their folders."""
     from etude.inference.engine import predict
@@ -125,6 +139,7 @@ def test_network_equals_mean_after_members_are_deleted(write_run: WriteRun, tmp_
     np.testing.assert_allclose(values(out), expected, atol=1e-6)
 
 
+@pytest.mark.usefixtures("without_report")
 def test_folds_stay_out_of_fold(write_run: WriteRun, tmp_path: Path) -> None:
     """Each clip has the prediction of the fold in which it is a test clip, and the record pools the folds."""
     tables = [select(noisy(fold), [*range(fold * 20, fold * 20 + 20)]) for fold in range(3)]
@@ -139,6 +154,7 @@ def test_folds_stay_out_of_fold(write_run: WriteRun, tmp_path: Path) -> None:
     assert run.record["data"]["pooled"] == [0, 1, 2]
 
 
+@pytest.mark.usefixtures("without_report")
 def test_clips_are_scored_by_members_that_were_not_trained_on_them(write_run: WriteRun, tmp_path: Path) -> None:
     """Of two runs with overlapping splits, a clip is scored by those that have it in their test split."""
     first, second = select(noisy(1), [*range(30)]), select(noisy(2), [*range(20, 50)])
@@ -150,12 +166,11 @@ def test_clips_are_scored_by_members_that_were_not_trained_on_them(write_run: Wr
     np.testing.assert_allclose(table["energy.pred"].iloc[:20], first["energy.pred"].iloc[:20])
 
 
+@pytest.mark.usefixtures("without_report")
 def test_earlier_training_on_test_clips_is_found(
     write_run: WriteRun, tmp_path: Path, config: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A member does not score clips on which its initial weights were trained. Clips without a member are refused."""
-    from etude.experiment import ensemble
-
     runs = [write_run("a", 1, noisy(1)), write_run("b", 2, noisy(2))]
     table = noisy(1)
     test = table["id"][table["split"] == "test"]
@@ -192,6 +207,7 @@ def test_earlier_training_on_test_clips_is_found(
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.usefixtures("without_report")
 def test_training_record_is_union(write_run: WriteRun, tmp_path: Path) -> None:
     """The checkpoint records the training clips of all members."""
     tables = [select(noisy(1), [*range(30)]), predictions()]
@@ -203,6 +219,7 @@ def test_training_record_is_union(write_run: WriteRun, tmp_path: Path) -> None:
     assert {run["name"] for run in union.runs} == {"run0", "run1"}
 
 
+@pytest.mark.usefixtures("without_report")
 def test_unfit_members_are_refused(write_run: WriteRun, tmp_path: Path) -> None:
     """Duplicates, other targets and other data are refused in one sentence, and no folder is left."""
     first, out = write_run("first", 1), tmp_path / "mean"
@@ -229,6 +246,7 @@ def test_unfit_members_are_refused(write_run: WriteRun, tmp_path: Path) -> None:
     refuse("made: is an ensemble; name its members instead", first, made)
 
 
+@pytest.mark.usefixtures("without_report")
 def test_weights_are_fitted_to_inner_folds(write_run: WriteRun, tmp_path: Path) -> None:
     """The better run has the larger weight, by validation clips with out-of-fold predictions alone."""
     good, bad = (noisy(seed).assign(out_of_fold=lambda table: table["split"] == "val") for seed in (1, 2))

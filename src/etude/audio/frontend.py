@@ -82,6 +82,11 @@ class FrontEnd:
         """Frame rate before any synchronisation to beats, in Hz."""
         return self.rate / self.hop_length
 
+    @property
+    def displayed(self) -> FrontEnd:
+        """Front end of the spectrograms on pages."""
+        return self
+
     def mel_centres(self) -> np.ndarray | None:
         """Return the centre frequency of each mel band (n_mels,), in Hz, or None if bins are not frequency bands."""
         return None

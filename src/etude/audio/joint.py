@@ -47,15 +47,21 @@ class JointFrontEnd(FrontEnd):
         if any(not front.reads_sound for front in self.fronts):
             raise UserError("a front end of images cannot be combined with another front end")
         rate = max(front.rate for front in self.fronts)
-        reference = next((front for front in self.fronts if front.rate == rate and front.sync == "none"), None)
-        if reference is None:
+        if not any(front.rate == rate and front.sync == "none" for front in self.fronts):
             raise UserError(f"beat-synchronous frames at {rate} Hz cannot be combined with frames of a lower rate")
-        values: dict[str, Any] = {"rate": rate, "n_fft": reference.n_fft, "hop_length": reference.hop_length}
+        object.__setattr__(self, "rate", rate)
+        reference = self.displayed
+        values: dict[str, Any] = {"n_fft": reference.n_fft, "hop_length": reference.hop_length}
         values |= {"fronts": tuple(self.fronts), "columns": tuple((first, last) for first, last in self.columns)}
         values["revision"] = sum(front.revision for front in self.fronts)  # increases with that of any of them
         for name, value in values.items():
             object.__setattr__(self, name, value)
         object.__setattr__(self, "n_mels", sum(self.widths) + 1)
+
+    @property
+    def displayed(self) -> FrontEnd:
+        """Front end of the spectrograms on pages, the reference."""
+        return next(front for front in self.fronts if front.rate == self.rate and front.sync == "none")
 
     @property
     def sizes(self) -> list[int]:

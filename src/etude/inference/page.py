@@ -31,6 +31,7 @@ MAX_ROWS, MAX_AUDIO_BYTES = 200, 32_000_000  # of the table; of all players toge
 
 def tick_positions(front: FrontEnd) -> list[tuple[float, str]]:
     """Return position (as a fraction of the height) and label of the frequency ticks of a spectrogram."""
+    front = front.displayed
     return [((band + 0.5) / front.n_mels, label) for band, label in frequency_ticks(front)]
 
 
