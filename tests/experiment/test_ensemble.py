@@ -97,8 +97,9 @@ def select(table: pd.DataFrame, test: list[int]) -> pd.DataFrame:
     return table.iloc[test].assign(split="test").reset_index(drop=True)
 
 
-def test_mean_equals_numpy(write_run: WriteRun, tmp_path: Path) -> None:
-    """Probabilities and values are the mean, labels its largest class, and all results of a run are written."""
+def test_mean_equals_numpy(write_run: WriteRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probabilities and values are the mean, labels its largest class, and the results of a run are written."""
+    monkeypatch.setattr(ensemble, "write_report", lambda run: run.report_path.write_text("", encoding="utf-8"))
     tables = [noisy(seed) for seed in (1, 2, 3)]
     runs = [write_run(f"run{i}", i, table) for i, table in enumerate(tables)]
     out = make_ensemble(EnsembleOptions(runs, tmp_path / "mean"))
