@@ -44,7 +44,7 @@ DATACLASSES = [
 def test_group_contains_every_command_and_a_script_for_each() -> None:
     assert [
         *("train", "prepare", "explore", "predict", "embed", "export", "demo", "inspect"),
-        *("report", "compare", "maps", "cache", "dashboard", "bench"),
+        *("report", "compare", "ensemble", "maps", "cache", "dashboard", "bench"),
     ] == NAMES
     root = Path(__file__).parents[2]
     for name in NAMES:

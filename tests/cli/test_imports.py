@@ -39,7 +39,7 @@ ALLOWED = {  # commands of one process, in this order, and the packages that are
 }
 COMMANDS = (
     *("train", "prepare", "explore", "predict", "embed", "export", "demo", "inspect", "report", "compare", "maps"),
-    *("cache", "dashboard", "bench"),
+    *("ensemble", "cache", "dashboard", "bench"),
 )
 CODE = """
 import json, sys

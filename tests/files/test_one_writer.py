@@ -43,8 +43,10 @@ KNOWN = {
     "src/etude/demo/uploads.py": {"mkdir": TEMPORARY},
     "src/etude/embeddings/cache.py": {"TemporaryFile": TEMPORARY},
     "src/etude/evaluation/paired_tests.py": {"to_csv": TEXT},
+    "src/etude/experiment/ensemble.py": {"save": DRAFT},
     "src/etude/experiment/provenance.py": {"to_csv": TEXT},
     "src/etude/experiment/start.py": {"FileHandler": CHECKED},
+    "src/etude/export/export.py": {"save": STREAM},
     "src/etude/export/graph.py": {"save": "a draft folder of etude.export.export"},
     "src/etude/inference/embed.py": {"save": DRAFT, "savez": DRAFT},
     "src/etude/inference/figure.py": {"TemporaryDirectory": TEMPORARY},
@@ -69,6 +71,7 @@ KNOWN = {
 }
 OPENED = {  # modules that open files for writing by mode or flag
     "src/etude/demo/uploads.py": TEMPORARY,
+    "src/etude/experiment/ensemble.py": DRAFT,
     "src/etude/inference/embed.py": DRAFT,
     "src/etude/sweeps/jobs.py": DRAFT,
     "src/etude/sweeps/processes.py": CHECKED,

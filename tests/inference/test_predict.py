@@ -307,3 +307,28 @@ def test_tags_and_embedding_are_computed_in_one_pass(name: str) -> None:
     assert len(calls) == 1
     np.testing.assert_allclose([z for z, _ in outputs], expected[0], atol=1e-5)
     np.testing.assert_allclose([out[TAGS] for _, out in outputs], expected[1], atol=1e-5)
+
+
+def test_several_runs_are_side_by_side(
+    checkpoint: Path, clips: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each run has a subfolder with its own results, and one table has the predictions of both."""
+    stored = torch.load(checkpoint, weights_only=True)
+    other = tmp_path / "other.ckpt"
+    stored["state_dict"] = {name: value * 0.5 for name, value in stored["state_dict"].items()}
+    torch.save(stored, other)
+    out = tmp_path / "results"
+    assert main([str(checkpoint), str(other), str(clips[0]), f"--out={out}", "--no-page"]) == 0
+    table = pd.read_csv(out / tables.MODELS)
+    for name in ("best", "other"):
+        own = pd.read_csv(out / name / "files.csv")
+        assert table[f"{name}/energy.pred"].tolist() == own["energy.pred"].tolist()
+    assert table["best/energy.pred"].tolist() != table["other/energy.pred"].tolist()
+    for arguments, message in (
+        ([checkpoint, clips[0], other], "is a run; give all runs before the audio files"),
+        ([checkpoint, checkpoint, clips[0]], "is given twice; name each run once"),
+        ([checkpoint, other, clips[0], "--out=ids.csv"], "such a table has the predictions of one run"),
+    ):
+        capsys.readouterr()
+        assert main([str(argument) for argument in arguments]) == 2
+        assert message in capsys.readouterr().err

@@ -91,7 +91,7 @@ class FrontEnd:
         return self
 
     def displayed(self) -> FrontEnd:
-        """Return the front end whose mel bands are drawn in figures of a clip, at the same rate."""
+        """Return the front end of the spectrograms on pages, at the same rate."""
         return self
 
     def frames(self, audio: np.ndarray) -> np.ndarray:

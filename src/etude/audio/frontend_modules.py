@@ -7,12 +7,17 @@ to the clip's own loudest frame, and reflection is at the clip's own end.
 
 from __future__ import annotations
 
+from math import ceil, gcd
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from etude.audio.filterbanks import AMIN
 from etude.audio.masks import valid
+
+RESAMPLER_REACH = 128  # reach of the filters of soxr in samples of the output, to either side
 
 
 class FrontEndModule(nn.Module):
@@ -127,3 +132,48 @@ class WaveformModule(FrontEndModule):
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return samples (B, N) as frames (B, N, 1), and lengths (B,)."""
         return waveform[..., None], lengths
+
+
+class Resampler(nn.Module):
+    """Module that reduces the sample rate as soxr does, which resamples decoded audio.
+
+    soxr is linear, and repeats the same filters for every block of samples. They are measured with impulses. Only the
+    first two samples of a clip may differ.
+
+    Args:
+        rate: Sample rate of the input, in Hz.
+        new_rate: Sample rate of the output, in Hz, less than `rate`.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, rate: int, new_rate: int) -> None:
+        super().__init__()
+        import soxr
+
+        divisor = gcd(rate, new_rate)
+        self.stride, self.phases = rate // divisor, new_rate // divisor
+        reach = ceil(RESAMPLER_REACH * rate / new_rate)  # samples
+        blocks = 1 + ceil(reach / self.stride)  # of `stride` samples and `phases` outputs, to either side
+        impulses = 2 * blocks * self.stride  # position of the first impulse, the beginning of a block
+        kernel = np.zeros((self.phases, 2 * reach + self.stride), np.float32)
+        outputs = np.arange(blocks * self.phases, 3 * blocks * self.phases)
+        for i in range(self.stride):
+            impulse = np.zeros(4 * blocks * self.stride, np.float32)
+            impulse[impulses + i] = 1.0
+            response = soxr.resample(impulse, rate, new_rate)[outputs]
+            taps = impulses + i - outputs // self.phases * self.stride + reach
+            inside = (taps >= 0) & (taps < kernel.shape[1])
+            kernel[(outputs % self.phases)[inside], taps[inside]] = response[inside]
+        self.reach = reach
+        self.register_buffer("kernel", torch.from_numpy(kernel)[:, None])
+
+    def count(self, lengths: Tensor) -> Tensor:
+        """Return the number of samples of the output for numbers of samples of the input."""
+        return (2 * lengths * self.phases + self.stride) // (2 * self.stride)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Resample waveforms (B, N) with zeros after the end of each clip to (B, N'), with N' = N new_rate / rate."""
+        padded = F.pad(waveform, (self.reach, self.reach + 2 * self.stride))[:, None]
+        samples = F.conv1d(padded, self.kernel, stride=self.stride).transpose(1, 2).flatten(1)
+        return samples[:, : (2 * waveform.shape[1] * self.phases + self.stride) // (2 * self.stride)]

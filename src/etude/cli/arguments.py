@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ import typer
 
 from etude.config.compose import conf_dir, list_groups
 from etude.errors import UserError
+from etude.files.safe_read import is_export
 from etude.runs.folder import CONFIG
 
 if TYPE_CHECKING:
@@ -125,12 +127,14 @@ class NetworkArguments:
         backbone: Name of the backbone.
         overrides: Overrides for the backbone.
         inputs: Audio files, arrays, folders and lists.
+        further_runs: Runs after the first, before the inputs.
     """
 
     run: Path | None
     backbone: str | None = None
     overrides: list[str] = field(default_factory=list)
     inputs: list[str] = field(default_factory=list)
+    further_runs: list[Path] = field(default_factory=list)
 
     def source(self) -> Path | Pretrained:
         """Return the run or the pretrained backbone."""
@@ -143,7 +147,7 @@ class NetworkArguments:
 
 
 def split_arguments(
-    command: str, arguments: Sequence[str] | None, backbone: str | None, inputs: bool = True
+    command: str, arguments: Sequence[str] | None, backbone: str | None, inputs: bool = True, several: bool = False
 ) -> NetworkArguments:
     """Divide positional arguments into a run or overrides, and inputs.
 
@@ -152,10 +156,11 @@ def split_arguments(
         arguments: Positional arguments. The first is a run unless a backbone is given.
         backbone: Value of `--backbone`.
         inputs: Whether the command has inputs.
+        several: Whether the command takes several runs.
 
     Raises:
-        UserError: The run and the backbone are both given or both missing, there are no inputs or unexpected ones, or
-            overrides are given for a run.
+        UserError: The run and the backbone are both given or both missing, there are no inputs or unexpected ones,
+            overrides are given for a run, or an input is a run.
     """
     given = list(arguments or ())
     keys = r"[A-Za-z_][\w/.@-]*" if backbone is not None else r"(backbone|feature)\b[\w/.]*"
@@ -164,7 +169,7 @@ def split_arguments(
     if "" in others:
         raise UserError(f"{command}: an argument is empty; give a path")
     first = expand_path(others[0]) if others else None
-    is_run = first is not None and (first.suffix in RUN_SUFFIXES or (first / CONFIG).is_file())
+    is_run = first is not None and _is_run(first)
     hint = f"etude {command} --help lists the arguments"
     if backbone is not None:
         if is_run:
@@ -182,11 +187,27 @@ def split_arguments(
         if len(others) > 1:
             raise UserError(f"{others[1]}: unexpected argument; {hint}")
         return NetworkArguments(first)
-    if len(others) == 1:
+    runs = [first, *map(expand_path, takewhile(lambda argument: _is_run(expand_path(argument)), others[1:]))]
+    if run := next((other for other in others[len(runs) :] if _is_run(expand_path(other))), ""):
+        raise UserError(f"{run}: is a run; give all runs before the audio files")
+    if len(runs) > 1 and not several:
+        raise UserError(f"{runs[1]}: is a run; etude {command} takes one run")
+    paths = [path.resolve() for path in runs]
+    if repeated := [run for run, path in zip(runs, paths, strict=True) if paths.count(path) > 1]:
+        raise UserError(f"{repeated[0]}: is given twice; name each run once")
+    if len(others) == len(runs):
         if first.exists() and not first.is_dir() and not is_run:
             raise UserError(f"{first}: is not a run; give a run before it, or --backbone NAME")
         raise UserError(f"Missing argument 'INPUT'; {hint}")
-    return NetworkArguments(first, inputs=others[1:])
+    return NetworkArguments(first, inputs=others[len(runs) :], further_runs=runs[1:])
+
+
+def _is_run(path: Path) -> bool:
+    """Return whether a path is a checkpoint, a run folder or an exported network."""
+    try:
+        return path.suffix in RUN_SUFFIXES or (path / CONFIG).is_file() or is_export(path)
+    except (OSError, ValueError):  # such as a name that is too long
+        return False
 
 
 RUN_SUFFIXES = (".ckpt", ".safetensors")  # of checkpoints and exports
@@ -195,6 +216,14 @@ RunAndInputs = Annotated[
     typer.Argument(
         metavar="RUN INPUT",
         help="Run folder or checkpoint, then audio files or arrays, folders, and lists of files.",
+        show_default=False,
+    ),
+]
+RunsAndInputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="RUN INPUT",
+        help="Run folders or checkpoints, then audio files or arrays, folders, and lists of files.",
         show_default=False,
     ),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from etude.cli.arguments import (
     Backbone,
     Device,
     Json,
-    RunAndInputs,
+    RunsAndInputs,
     Workers,
     expand_path,
     format_option,
@@ -20,7 +21,9 @@ from etude.cli.arguments import (
     split_arguments,
 )
 from etude.cli.runner import CommandResult, ParsedCommand
+from etude.errors import UserError
 from etude.files import os_errors
+from etude.runs.folder import PREDICT
 
 FORMATS = ("csv", "json", "parquet")
 EXAMPLES = """
@@ -28,6 +31,7 @@ Examples:
   etude predict outputs/<run> song.mp3                an audio file
   etude predict outputs/<run> folder/ list.csv        folders with all subfolders, and lists of files
   etude predict best.ckpt folder/ --out results       a checkpoint alone
+  etude predict outputs/<a> outputs/<b> song.mp3      several runs side by side
   etude predict outputs/<run> arrays/ --out ids.csv   one table with an Id and a column per target
   etude predict outputs/<run> song.mp3 --json | jq .predictions
   etude predict --backbone musicnn song.mp3           tags of a pretrained classifier, without a run
@@ -36,7 +40,7 @@ Examples:
 
 def predict(
     context: typer.Context,
-    arguments: RunAndInputs = None,
+    arguments: RunsAndInputs = None,
     backbone: Backbone = None,
     out: Annotated[
         Path | None,
@@ -44,7 +48,8 @@ def predict(
             parser=expand_path,
             metavar="FOLDER|FILE.csv",
             help="Output folder, or a .csv file for one table with Id and a column per target.",
-            show_default="predict/ in the run folder, beside the checkpoint, or in this folder with --backbone",
+            show_default="predict/ in the run folder, beside the checkpoint, or in this folder with --backbone or "
+            "several runs",
         ),
     ] = None,
     formats: Annotated[list[str], format_option("Formats of the tables files.* and windows.*.", *FORMATS)] = ["csv"],  # noqa: B006
@@ -81,6 +86,8 @@ def predict(
 ) -> ParsedCommand:
     """Predict audio files of any length and format with a trained network.
 
+    With several runs, the predictions of each are in a subfolder, and models.csv has them side by side.
+
     With --backbone NAME, the predictions are the tags of the backbone's own pretrained classifier, without a run.
 
     A list is a table (.csv, .tsv, .parquet) with the column path, or a text file (.txt, .m3u) with a path per line.
@@ -95,16 +102,22 @@ def predict(
     table is not resumed.
     """
     command = context.obj["command"]
-    given = split_arguments("predict", arguments, backbone)
+    given = split_arguments("predict", arguments, backbone, several=True)
+    if given.further_runs and out is not None and out.suffix.lower() == ".csv":
+        raise UserError(f"--out {out}: such a table has the predictions of one run; name a folder, or give one run")
 
     def work() -> CommandResult:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads free their core for decoding processes
-        from etude.inference.predict import PredictOptions, predict_files  # heavy: torch
+        from etude.inference.predict import PredictOptions, predict_by_several, predict_files  # heavy: torch
 
         options = PredictOptions(
             given.source(), given.inputs, out, formats, window, overlap, batch_size, workers, device, page, id_format
         )
-        result = predict_files(options, command, return_rows=json)
+        if given.further_runs:
+            several = [options, *(replace(options, source=run) for run in given.further_runs)]
+            result = predict_by_several(several, out or Path(PREDICT), command)
+        else:
+            result = predict_files(options, command, return_rows=json)
         values = {"n_failed": result.n_failed, "predictions": result.rows}
         return CommandResult(result.paths, values, int(result.n_failed > 0))
 

@@ -143,6 +143,18 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return values
 
 
+def common_values(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the values that are equal in all configs, also those of nested mappings."""
+    common: dict[str, Any] = {}
+    for key, value in configs[0].items():
+        values = [config.get(key) for config in configs]
+        if all(other == value for other in values):
+            common[key] = value
+        elif all(isinstance(other, Mapping) for other in values):
+            common[key] = common_values([other for other in values if isinstance(other, Mapping)])
+    return common
+
+
 def relocate(config: dict[str, Any], folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Update the output locations in a stored config.
 

@@ -67,6 +67,8 @@ class AttributionView:
         window = result.file.windows[index]
         if not window.crops:
             return load_template("demo_attribution.html.j2").render(silent=True)
+        if self.model.network.recipe.get("members"):
+            return load_template("demo_attribution.html.j2").render(silent=False, ensemble=True)
         network, frames = self.network, np.asarray(window.crops[0], np.float32)
         columns = slice(*network.recipe["columns"])
         clip_axes = ClipAxes(self.model.front, columns, len(frames), window.start)

@@ -3,6 +3,7 @@
 The columns are:
 
 - `id`, `group` and `split`;
+- `members`, only in ensembles: the number of runs whose predictions are averaged;
 - `out_of_fold`, only in runs of linear probes that are fitted to validation clips too: whether the predictions are from
   the inner folds, which are fitted without the clip. All other columns of predictions then have these predictions;
 - for each target `<target>.true`, `<target>.pred`, and the predictions of the baselines: `<target>.baseline.constant`,
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.errors import UserError
-from etude.evaluation.linear_candidates import known_values
+from etude.evaluation.linear_candidates import MIN_PROBABILITY, known_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,3 +159,132 @@ def _error_rows(table: DataFrame, name: str, sort_key: str) -> list[list[Any]]:
     """Return id, group, true value, prediction and sort key of each clip."""
     rows = table[["id", "group", f"{name}.true", f"{name}.pred", sort_key]]
     return rows.astype(object).where(rows.notna(), None).to_numpy().tolist()
+
+
+def average_predictions(
+    tables: Sequence[DataFrame],
+    targets: Mapping[str, Mapping[str, Any]],
+    weights: Mapping[str, Sequence[float]] | None = None,
+) -> DataFrame:
+    """Average the predictions of several networks, clip by clip.
+
+    A clip is averaged over the tables that contain it in the same split. Its baselines are those of the first of them.
+
+    Args:
+        tables: Table of each network, with the clips that it may score.
+        targets: Kind and classes of each target.
+        weights: Weight of each network, by target. None for equal weights.
+
+    Returns:
+        The table with a row per clip and split. The column `members` contains the number of averaged networks.
+        `embedding` is the concatenation of the embeddings if each clip has a prediction of every network; otherwise the
+        column is missing.
+
+    Raises:
+        UserError: A clip has different true values or groups, or a table has no probabilities.
+    """
+    import pandas as pd
+
+    entries = pd.concat([table.assign(_table=i) for i, table in enumerate(tables)], ignore_index=True)
+    entries = entries.iloc[np.argsort(entries["split"].eq("test"), kind="stable")]
+    row, keys = pd.factorize(pd.MultiIndex.from_frame(entries[["id", "split"]].astype(str)))
+    first = np.unique(row, return_index=True)[1]
+    members = np.bincount(row)
+    columns: dict[str, Any] = {name: entries[name].to_numpy()[first] for name in ("id", "group", "split")}
+    _check_equal(entries, row, first, "group")
+    if "out_of_fold" in entries:
+        marked = entries["out_of_fold"].fillna(False).to_numpy(dtype=bool)
+        columns["out_of_fold"] = np.bincount(row, weights=marked) > 0
+    columns["members"] = members
+    number = entries["_table"].to_numpy()
+    for name, spec in targets.items():
+        weight = np.asarray((weights or {}).get(name) or np.full(len(tables), 1 / len(tables)), np.float64)[number]
+        total = np.bincount(row, weights=weight)
+
+        def mean(column: str, weight: np.ndarray = weight, total: np.ndarray = total) -> np.ndarray:
+            if column not in entries or entries[column].isna().any():
+                raise UserError(f"a run has no {column} for some of its clips, so its predictions cannot be averaged")
+            return np.bincount(row, weights=weight * entries[column].to_numpy(dtype=np.float64)) / total
+
+        _check_equal(entries, row, first, f"{name}.true")
+        columns[f"{name}.true"] = entries[f"{name}.true"].to_numpy()[first]
+        if spec["kind"] == "label":
+            scores = {value: mean(f"{name}.score.{value}") for value in spec["classes"]}
+            classes = np.array(spec["classes"], dtype=object)
+            columns[f"{name}.pred"] = classes[np.stack([*scores.values()]).argmax(0)]
+            columns |= {f"{name}.score.{value}": values for value, values in scores.items()}
+        else:
+            columns[f"{name}.pred"] = mean(f"{name}.pred")
+        for column in map(str, tables[0].columns):
+            if column.startswith(f"{name}.baseline.") and all(column in table for table in tables):
+                columns[column] = entries[column].to_numpy()[first]
+    if (members == len(tables)).all() and all("embedding" in table for table in tables):
+        order = np.lexsort((number, row)).reshape(len(keys), len(tables))
+        vectors = entries["embedding"].to_numpy()
+        columns["embedding"] = [np.concatenate([vectors[i] for i in positions]) for positions in order]
+    return pd.DataFrame(columns)
+
+
+def _check_equal(entries: DataFrame, row: np.ndarray, first: np.ndarray, column: str) -> None:
+    """Check that all entries of a clip have the same value.
+
+    Raises:
+        UserError: A clip has different values.
+    """
+    values = entries[column].astype(object).where(entries[column].notna(), None).to_numpy()
+    if (different := values != values[first[row]]).any():
+        clip = entries["id"].iloc[int(np.flatnonzero(different)[0])]
+        raise UserError(f"clip {clip} has different values of {column} in these runs, so they are not averaged")
+
+
+def fit_average_weights(
+    tables: Sequence[DataFrame], targets: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[float]]:
+    """Fit the weight of each network by the predictions of inner folds.
+
+    The weights have the sum 1. They minimise the log-loss of a label or the squared error of a scalar on the clips with
+    out-of-fold predictions of every network.
+
+    Args:
+        tables: Table of each network.
+        targets: Kind and classes of each target.
+
+    Raises:
+        UserError: There are fewer than two such clips for a target.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import softmax
+
+    marked = [table[table["out_of_fold"]] if "out_of_fold" in table else table.iloc[:0] for table in tables]
+    common = set.intersection(*(set(table["id"]) for table in marked))
+    aligned = [table[table["id"].isin(common)].sort_values("id", kind="stable") for table in marked]
+    weights = {}
+    for name, spec in targets.items():
+        true = aligned[0][f"{name}.true"]
+        known = true.notna().to_numpy()
+        if known.sum() < 2:
+            raise UserError(
+                f"--weights: {known.sum()} clips with a {name} have predictions of the inner folds of all runs, and "
+                "weights are fitted only to such clips; average linear probes of one split, or remove --weights"
+            )
+        columns = [_true_probabilities(table, name) if spec["kind"] == "label" else table[f"{name}.pred"].to_numpy()
+                   for table in aligned]  # fmt: skip
+        predicted = np.stack(columns)[:, known]
+
+        def loss(z: np.ndarray, predicted: np.ndarray = predicted, true: Any = true[known], spec: Any = spec) -> float:
+            mean = softmax(z) @ predicted
+            if spec["kind"] == "label":
+                return -float(np.log(np.maximum(mean, MIN_PROBABILITY)).mean())
+            return float(((mean - true.to_numpy(dtype=np.float64)) ** 2).mean())
+
+        weights[name] = softmax(minimize(loss, np.zeros(len(tables)), method="L-BFGS-B").x).tolist()
+    return weights
+
+
+def _true_probabilities(table: DataFrame, name: str) -> np.ndarray:
+    """Return the probability of the true class of each clip (n,), NaN if the true class is missing."""
+    probabilities = np.full(len(table), np.nan)
+    for value in table[f"{name}.true"].dropna().unique():
+        rows = (table[f"{name}.true"] == value).to_numpy()
+        probabilities[rows] = table[f"{name}.score.{value}"].to_numpy(dtype=np.float64)[rows]
+    return probabilities

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 SWEEP_OUTPUTS = (
     *(MULTIRUN, JOBS, "compare.html", "compare.csv", "compare.md", "compare.tex", "curves.html"),
-    *("maps.html", "maps.csv", "maps.json", "search.db", "optimization_results.yaml", "logs/", "pooled/"),
+    *("maps.html", "maps.csv", "maps.json", "search.db", "optimization_results.yaml", "logs/", "pooled/", "ensemble/"),
 )
 NEW, RESUMABLE, FINISHED = "new", "resumable", "finished"  # states of a run in its folder
 FOLDER_KEYS = ("sweep", "resume")  # keys of a config that select the folder of a run and do not describe the run

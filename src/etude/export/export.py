@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,28 +14,30 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from etude.audio.joint import JointFrontEnd
 from etude.errors import UserError, one_line_message
 from etude.export import model_card
 from etude.export.graph import (
     FILES,
+    AveragedGraph,
     Graph,
     check_onnx,
     unsupported_error,
     write_onnx,
     write_program,
-    write_weights,
 )
 from etude.export.parity_check import ParityCheck, check_differences, find_audio_files, load_clips, measure_speed
 from etude.files import os_errors, ownership
-from etude.files.atomic import remove_folder, remove_if_empty, replace, write_text
+from etude.files.atomic import remove_folder, remove_if_empty, replace, write_bytes, write_text
 from etude.files.safe_read import CONFIG_NAME
 from etude.inference.model import Model
 from etude.runs.folder import EXPORT, RunFolder, find_weights, run_of
 from etude.system.machine import without_garbage_collection
+from etude.training.network import member_networks
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import nn
+    from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 HUB_MISSING = "--push requires huggingface-hub, which is not installed: pip install 'etude[hub]'"
@@ -90,7 +93,7 @@ def export_network(options: ExportOptions) -> list[Path]:
     ownership.check_names(out, [*names, *([CONFIG_NAME] if "safetensors" in options.formats else []), model_card.FILE])
     model = Model(checkpoint, "cpu", images=True)
     graph_formats: list[str] = [name for name in ("onnx", "torch") if name in options.formats]
-    graph = Graph(model.network, model.front, options.input_name if graph_formats else "frames")
+    graph = build_graph(model, options.input_name if graph_formats else "frames", bool(graph_formats))
     metadata = model_card.describe(model, graph if graph_formats else None)
     paths, check_clips = find_audio_files(run, options.check)
     min_samples = graph.min_length if graph.input_name == "waveform" else 1
@@ -108,6 +111,30 @@ def export_network(options: ExportOptions) -> list[Path]:
     if options.push:
         log.info("%s", push(options.push, written, options.private))
     return written
+
+
+def build_graph(model: Model, input_name: str, is_exported: bool = True) -> Graph:
+    """Return the graph of a network, or of the mean of several networks.
+
+    Args:
+        model: The network.
+        input_name: Input of the graph, `waveform` or `frames`.
+        is_exported: Whether the graph is written to a file.
+
+    Raises:
+        UserError: The frames of an ensemble have several front ends, and the input is not the waveform.
+    """
+    if not isinstance(model.front, JointFrontEnd) or not is_exported:
+        return Graph(model.network, model.front, input_name)
+    if input_name != "waveform":
+        raise UserError("--input frames: the members of this ensemble have different frames; use --input waveform")
+    graphs = [
+        Graph(network, model.front.fronts[view])
+        for network, view in zip(member_networks(model.network), model.network.recipe["views"], strict=True)
+    ]
+    rates = [model.front.fronts[view].rate for view in model.network.recipe["views"]]
+    weights = {name: getattr(target, "weights", []) for name, target in model.network.task.targets.items()}
+    return AveragedGraph(graphs, rates, weights)
 
 
 def trace_graph(graph: Graph) -> torch.export.ExportedProgram:
@@ -175,6 +202,23 @@ def failed_module(graph: nn.Module, trace: Callable[[], object]) -> str:
         for hook in hooks:
             hook.remove()
     return ""
+
+
+def write_weights(state: Mapping[str, Tensor], config: Mapping[str, Any], path: Path) -> None:
+    """Write a state dict as safetensors, and config.json beside it.
+
+    Args:
+        state: Tensors by name.
+        config: Plain values of config.json.
+        path: Path of the safetensors file.
+    """
+    from safetensors.torch import save
+
+    # the format does not support shared tensors, so they are copied
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+    write_bytes(path, save(tensors, metadata={"format": "pt"}))
+    text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path.with_name(CONFIG_NAME), text)
 
 
 def push(name: str, files: Sequence[Path], private: bool = False) -> str:

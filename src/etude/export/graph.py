@@ -7,9 +7,10 @@ import logging
 import operator
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from etude.audio.frontend import FrontEnd
+from etude.audio.frontend_modules import Resampler
 from etude.audio.masks import valid
 from etude.errors import UserError, one_line_message
-from etude.files.atomic import write_bytes, write_text
-from etude.files.safe_read import CONFIG_NAME
 from etude.tasks.targets import module_key
 
 if TYPE_CHECKING:
@@ -116,6 +116,52 @@ class Graph(nn.Module):
         shape = (3, count) if front is not None else (3, count, self.bins)
         x = torch.linspace(-1, 1, 3 * count * (1 if front is not None else self.bins)).reshape(shape)
         return (x, torch.tensor([count, count // 2, 1])) if self.variable_length else (x,)
+
+
+class AveragedGraph(Graph):
+    """Mean of the graphs of the members of an ensemble. Its input is the waveform at the highest sample rate.
+
+    Args:
+        graphs: Graph of each member, from its own waveform.
+        rates: Sample rate of each member, in Hz.
+        weights: Weight of each member, by target.
+    """
+
+    def __init__(self, graphs: Sequence[Graph], rates: Sequence[int], weights: Mapping[str, Sequence[float]]) -> None:
+        nn.Module.__init__(self)
+        rate = max(rates)
+        self.graphs, self.weights = nn.ModuleList(graphs), {name: [*values] for name, values in weights.items()}
+        self.resamplers = nn.ModuleList(Resampler(rate, own) if own < rate else nn.Identity() for own in rates)
+        self.variable_length = all(graph.variable_length for graph in graphs)
+        self.input_name, self.outputs, self.targets = graphs[0].input_name, graphs[0].outputs, graphs[0].targets
+        self.inputs = [self.input_name, LENGTHS] if self.variable_length else [self.input_name]
+        pairs = [(graph, rate / own) for graph, own in zip(graphs, rates, strict=True)]
+        self.min_length = max(ceil(graph.min_length * ratio) for graph, ratio in pairs)
+        self.room = max(ceil(2 * ratio) for _, ratio in pairs)
+        self.example_length = max(ceil(graph.example()[0].shape[1] * ratio) for graph, ratio in pairs)
+        self.eval()
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> dict[str, Tensor]:
+        """Compute the outputs of a batch as in `Graph`: concatenated embeddings, and mean predictions."""
+        outputs = []
+        if self.variable_length:  # two samples remain at every rate, because shapes of one sample differ in the graph
+            lengths = torch.full((x.shape[0],), x.shape[1], dtype=torch.int64) if lengths is None else lengths
+            x = F.pad(torch.where(valid(lengths, x.shape[1]), x, 0.0), (0, self.room))
+        for graph, resampler in zip(self.graphs, self.resamplers, strict=True):
+            own_lengths = lengths
+            if isinstance(resampler, Resampler) and lengths is not None:
+                own_lengths = resampler.count(lengths)
+            outputs.append(graph(resampler(x), own_lengths))
+        means = {}
+        for name, weights in self.weights.items():
+            means[name] = torch.stack([w * own[name] for w, own in zip(weights, outputs, strict=True)]).sum(0)
+        return {EMBEDDING: torch.cat([own[EMBEDDING] for own in outputs], dim=1), **means}
+
+    def example(self) -> tuple[Tensor, ...]:
+        """Return an example batch for tracing."""
+        x = torch.linspace(-1, 1, 3 * self.example_length).reshape(3, self.example_length)
+        lengths = torch.tensor([self.example_length, self.example_length // 2, 1])
+        return (x, lengths) if self.variable_length else (x,)
 
 
 def unsupported_error(graph: nn.Module, name: str, error: BaseException, kind: str, other: str) -> UserError:
@@ -240,23 +286,6 @@ def open_program(path: Path) -> PredictFunction:
         return {name: value.numpy() for name, value in outputs.items()}
 
     return predict
-
-
-def write_weights(state: Mapping[str, Tensor], config: Mapping[str, Any], path: Path) -> None:
-    """Write a state dict as safetensors, and config.json beside it.
-
-    Args:
-        state: Tensors by name.
-        config: Plain values of config.json.
-        path: Path of the safetensors file.
-    """
-    from safetensors.torch import save
-
-    # the format does not support shared tensors, so they are copied
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
-    write_bytes(path, save(tensors, metadata={"format": "pt"}))
-    text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_text(path.with_name(CONFIG_NAME), text)
 
 
 def restore_torch_lstm(program: torch.export.ExportedProgram) -> None:

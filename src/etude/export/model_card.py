@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.audio.frontend import FrontEnd
+from etude.audio.joint import JointFrontEnd
 from etude.evaluation.formatting import (
     NAMES,
     capitalise_first,
@@ -145,7 +147,7 @@ def describe(model: Model, graph: Graph | None) -> dict[str, Any]:
         "input": graph.input_name if graph else None,
         "backbone": type(model.network.backbone).__name__,
         "front_end": type(front).__name__,
-        "front_end_settings": {key: value for key, value in front.to_dict().items() if key != "_target_"},
+        "front_end_settings": _front_end_settings(front),
         "rate": front.rate,
         "bins": recipe["bins"],
         "frames_per_second": front.frames_per_second,
@@ -160,12 +162,25 @@ def describe(model: Model, graph: Graph | None) -> dict[str, Any]:
     }
 
 
+def _front_end_settings(front: FrontEnd) -> dict[str, Any]:
+    """Return the parameters of a front end, or the names and sample rates of those of an ensemble."""
+    if isinstance(front, JointFrontEnd):
+        return {type(own).__name__: f"{own.rate} Hz" for own in front.fronts}
+    return {key: value for key, value in front.to_dict().items() if key != "_target_"}
+
+
 def config_content(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of config.json, the recipe of the network without folder names of this machine."""
     return {
         "library_name": "etude", "model_type": "etude", "etude_version": version("etude"),
-        "etude": {**recipe, "config": _strip_folders(recipe["config"])},
+        "etude": _portable_recipe(recipe),
     }  # fmt: skip
+
+
+def _portable_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the recipe of a network, and of the members of an ensemble, without folder names of this machine."""
+    members = {"members": [_portable_recipe(member) for member in recipe["members"]]} if "members" in recipe else {}
+    return {**recipe, "config": _strip_folders(recipe["config"]), **members}
 
 
 def front_matter(

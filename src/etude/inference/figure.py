@@ -143,7 +143,7 @@ def create_preview(job: tuple[Path, FrontEnd]) -> FilePreview:
     path, front = job
     preview = FilePreview()
     try:
-        preview.image = data_uri(_spectrogram_png(path, front), "image/png")
+        preview.image = data_uri(_spectrogram_png(path, front.displayed()), "image/png")
         preview.audio, excerpt = audio_uri(path, longest=MAX_SECONDS, copied=MAX_COPIED_BYTES)
         preview.seconds = float(excerpt["excerpt_seconds"])
     except Exception as error:  # the predictions are shown without the preview

@@ -17,6 +17,7 @@ from etude.data.collection import existing_path, expand_path, log_skipped_items
 from etude.data.sources import patreco
 from etude.data.table_reader import read_table
 from etude.errors import UserError
+from etude.files import ownership
 from etude.files.journal import file_stamp
 from etude.runs.folder import RunFolder, run_of
 
@@ -155,6 +156,26 @@ def array_id_format(checkpoint: Path) -> str:
                 return patreco.ID_FORMAT
             nodes += node.values()
     return "{name}"
+
+
+def check_id_table(path: Path, column: str) -> None:
+    """Check before the prediction that a table of ids can be written, and that it replaces nothing but such a table.
+
+    Args:
+        path: Path of the table.
+        column: Name of its first column.
+
+    Raises:
+        UserError: The path is not ours, is another table, such as a result of a run, or is not in a folder.
+    """
+    ownership.check_names(path.parent, [path.name])
+    parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not parent.is_dir():
+        raise UserError(f"--out {path}: {parent} is not a folder; choose another path")
+    if path.is_file():
+        with path.open("rb") as file:
+            if not file.readline().startswith(f"{column},".encode()):
+                raise UserError(f"--out {path}: exists and is not a table of ids; choose another name")
 
 
 def check_no_arrays(files: Iterable[Path], option: str) -> None:

@@ -6,8 +6,8 @@ import base64
 import json
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def predict_files(options: PredictOptions, command: str = "", return_rows: bool 
     source = options.source if run is None else find_weights(run)
     folder = options.out or (run if run and run.is_dir() else run.parent if run else Path()) / PREDICT
     if id_table:
-        _check_id_table(id_table)
+        inputs.check_id_table(id_table, tables.ID)
     else:
         names = [path.name for path in tables.table_paths(folder, options.formats)]
         page_names = [] if options.page is False else [page.NAME, f"{figure.FOLDER}/"]
@@ -147,6 +147,29 @@ def predict_files(options: PredictOptions, command: str = "", return_rows: bool 
     return PredictResult(paths, n_failed, rows)
 
 
+def predict_by_several(options: Sequence[PredictOptions], folder: Path, command: str = "") -> PredictResult:
+    """Predict files by several runs, each into a subfolder, and write one table with a row per file.
+
+    Args:
+        options: Options of each run, with the same files.
+        folder: Folder of the results.
+        command: Command line that the pages show.
+
+    Raises:
+        UserError: A run or a file is missing, or the folder cannot be written.
+    """
+    titles = [own.source.resolve().stem if isinstance(own.source, Path) else own.source.name for own in options]
+    names = [name if titles.count(name) == 1 else f"{i}_{name}" for i, name in enumerate(titles, 1)]
+    ownership.check_names(folder, [tables.MODELS])
+    results = []
+    for name, own in zip(names, options, strict=True):
+        results.append(predict_files(replace(own, out=folder / name), command, return_rows=True))
+    rows = tables.join_rows(names, [result.rows for result in results])
+    path = tables.write_models(folder / tables.MODELS, rows)
+    files = [file for result in results for file in result.paths]
+    return PredictResult([path, *files], max(result.n_failed for result in results), rows)
+
+
 def _check_options(options: PredictOptions, id_table: bool) -> None:
     """Check the options that depend on `--out`.
 
@@ -166,22 +189,6 @@ def _check_options(options: PredictOptions, id_table: bool) -> None:
         raise UserError(f"--format {formats}: --out {options.out} is a CSV file; name a folder, or remove --format")
     if options.page:
         raise UserError(f"--page: --out {options.out} is a file; name a folder, or remove --page")
-
-
-def _check_id_table(path: Path) -> None:
-    """Check before the prediction that a table of ids can be written, and that it replaces nothing but such a table.
-
-    Raises:
-        UserError: The path is not ours, is another table, such as a result of a run, or is not in a folder.
-    """
-    ownership.check_names(path.parent, [path.name])
-    parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
-    if not parent.is_dir():
-        raise UserError(f"--out {path}: {parent} is not a folder; choose another path")
-    if path.is_file():
-        with path.open("rb") as file:
-            if not file.readline().startswith(f"{tables.ID},".encode()):
-                raise UserError(f"--out {path}: exists and is not a table of ids; choose another name")
 
 
 def _write_id_table(

@@ -31,6 +31,7 @@ FORMATS = ("csv", "json", "parquet")
 FILES, WINDOWS = "files", "windows"
 PARQUET_ROWS = 1000  # rows of a parquet file in memory at a time
 SUMMARY_ROWS, MIN_NAME_LENGTH = 20, 12  # of the printed summary
+MODELS = "models.csv"  # predictions of several models side by side
 ID, DIGITS = "Id", 6  # column of ids, and digits of a value, in a table with a column per target
 
 
@@ -204,6 +205,26 @@ def write_id_table(path: Path, rows: Sequence[PredictionRow], columns: Predictio
     for row in rows:
         values = [row[f"{name}.pred"] for name in columns.targets]
         writer.writerow([row[ID], *(f"{value:.{DIGITS}g}" if isinstance(value, float) else value for value in values)])
+    return write_text(path, text.getvalue())
+
+
+def join_rows(names: Sequence[str], rows: Sequence[Sequence[PredictionRow]]) -> list[PredictionRow]:
+    """Return a row per file with the predictions of several models, with the name of the model before each column."""
+    joined = []
+    for first, *others in zip(*rows, strict=True):
+        row: PredictionRow = {key: first[key] for key in ("path", "seconds")}
+        for name, own in zip(names, (first, *others), strict=True):
+            row |= {f"{name}/{key}": value for key, value in own.items() if key not in row}
+        joined.append(row)
+    return joined
+
+
+def write_models(path: Path, rows: Sequence[PredictionRow]) -> Path:
+    """Write the joined rows of several models as CSV, and return the path."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return write_text(path, text.getvalue())
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from etude.data.collection import cut_bytes
+from etude.errors import UserError
 from etude.evaluation.measure import replace_non_finite
 from etude.files import os_errors, ownership
 from etude.files.atomic import write_text
@@ -90,6 +91,8 @@ def inspect(options: InspectOptions, command: str = "") -> list[Path]:
     with os_errors.explain_errors(out, os_errors.FOLDER_REMEDY, f"--out {out}"):
         ownership.open_folder(out)
     run = InspectedRun(options.run, options.checkpoint)
+    if run.network.recipe.get("members"):
+        raise UserError(f"{options.run}: is an ensemble; inspect the run of one of its members")
     log.info("%s: epoch %d, %s", run.path, run.epoch, type(run.network.backbone).__name__)
     clips = [crop_clip(clip, run, options.crop) for clip in run.find_clips(options.clips)]
     names = [f"inspect_{file_stem(clip.id)}{suffix}" for clip in clips for suffix in (".html", ".json")]

@@ -28,6 +28,7 @@ CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 ERRORS, ERRORS_INDEX = "errors", "index.json"
 EXPORT, PREDICT = "export", "predict"  # outputs of commands that read a run
 JOBS, MULTIRUN = "jobs.csv", "multirun.yaml"  # files in the folder of a sweep
+ENSEMBLE = "ensemble"  # run folder of the averaged jobs in the folder of a sweep
 
 VALIDATION = "val/"  # prefix of a monitor that is computed on the validation split
 MEAN_SCORE = f"{VALIDATION}score"

@@ -115,10 +115,15 @@ EARLIER_TRAINING = {
     },
     **{"splits?": {"*": dict.fromkeys(("trained", "same_group", "validated", "left_out"), COUNT)}},
 }
+ENSEMBLE = {
+    **{"members": [{"name": TEXT, "folder": TEXT}], "fewest": COUNT, "most": COUNT},
+    "weights?": {"*": (list,)},
+}
 RECORD = {
     **{"targets": {"*": TARGET}, "name?": TEXT, "command?": TEXT, "started?": TEXT, "trial?": TEXT, "data?": DATA},
     **{"seconds?": {"train?": NUMBER, "total?": NUMBER}, "model?": MODEL, "versions?": {"*": (str, type(None))}},
     **{"git?": (dict,), "hardware?": (dict,), "earlier_training?": EARLIER_TRAINING},
+    "ensemble?": ENSEMBLE,
 }
 VALIDATION = {"epoch": COUNT, "losses": {"val/loss": NUMBER}}
 OVERFIT = {

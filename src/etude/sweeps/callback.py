@@ -14,7 +14,8 @@ from hydra.experimental.callback import Callback
 from etude.errors import UserError
 from etude.experiment.output_check import Refused
 from etude.files import os_errors
-from etude.runs.folder import find_runs
+from etude.runs.folder import ENSEMBLE, RunFolder, find_runs
+from etude.sweeps.progress import STATUS
 
 if TYPE_CHECKING:
     from etude.reports.comparison.axes import CompareOptions
@@ -38,6 +39,7 @@ class SweepTable(Callback):
         maps: Name of a target. Maps are drawn of the best run of each backbone and of the worst of all runs, according
             to the validation scores of this target. None draws no maps.
         page: Fields of `PageOptions` of a page that contains all further tables in their order. None writes no page.
+        ensemble: Whether all runs are averaged in the folder `ensemble`.
     """
 
     def __init__(
@@ -45,10 +47,12 @@ class SweepTable(Callback):
         tables: Mapping[str, Mapping[str, Any]] | None = None,
         maps: str | None = None,
         page: Mapping[str, Any] | None = None,
+        ensemble: bool = False,
     ) -> None:
         self.tables = {} if tables is None else tables
         self.maps = maps
         self.page = page
+        self.ensemble = ensemble
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
         """Check all options before the first job, because Hydra turns the errors of later calls into warnings.
@@ -89,6 +93,8 @@ class SweepTable(Callback):
         folder = Path(config.hydra.sweep.dir)
         if not folder.is_dir() or not find_runs(folder):
             return
+        if self.ensemble:
+            self._average(folder)
         self._compare(folder)
         if not (self.tables or self.maps or self.page):
             return
@@ -103,6 +109,18 @@ class SweepTable(Callback):
             pages.append(self._write_page(folder, runs, self.page, sections))
         for path in filter(None, pages):
             print(path)  # noqa: T201
+
+    def _average(self, folder: Path) -> None:
+        """Average all runs, and print the path of the report. An error is printed, and the sweep then has status 1."""
+        from etude.experiment.ensemble import EnsembleOptions, make_ensemble  # heavy: torch
+
+        if RunFolder(folder / ENSEMBLE).is_finished:
+            return
+        try:
+            print(RunFolder(make_ensemble(EnsembleOptions([folder]))).report_path)  # noqa: T201
+        except UserError as error:
+            STATUS.exit_status = STATUS.exit_status or 1
+            print(f"the runs are not averaged: {error}", file=sys.stderr)  # noqa: T201
 
     def _compare(self, folder: Path) -> None:
         """Compare all runs, and print the paths of the written files, or the error."""

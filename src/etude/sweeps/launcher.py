@@ -150,6 +150,8 @@ def _compose_job(
         f"hydra.job.num={number}",
         f"hydra.job.id='{number}'",
     ]
+    if "hydra.mode=MULTIRUN" not in hydra_overrides:  # an experiment is a sweep without -m, but its jobs are runs
+        extra_overrides.append("hydra.mode=RUN")
     for key, source in source_paths(plain).items():
         if source and not any(f"{key}=" in override for override in overrides):  # computed by the sweep
             extra_overrides.append(f"{key}={quote_value(source)}")

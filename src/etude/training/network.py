@@ -19,6 +19,7 @@ from etude.embeddings.readouts import Readout
 from etude.errors import UserError
 from etude.files.safe_read import read_checkpoint
 from etude.tasks.heads import Task
+from etude.training.averaged import AveragedHead, AveragedTarget, Member, average_members
 
 AnyNetwork = TypeVar("AnyNetwork", bound="Network")
 
@@ -99,7 +100,9 @@ def build_network(recipe: Mapping[str, Any]) -> Network:
 
     Args:
         recipe: `config` (backbone, readout, head, task, weighting, optim, augment), `targets` (kind and size by name)
-            and `bins`. For inference on audio files, it also has `front`, `columns` and `evaluation`.
+            and `bins`. For inference on audio files, it also has `front`, `columns` and `evaluation`. The recipe of an
+            ensemble has the recipes of its `members`, the numbers of their front ends in a joint front end (`views`),
+            and the `weights` of the members by target.
 
     Raises:
         UserError: The task has a target that is missing from the data, or is of another kind there.
@@ -110,6 +113,8 @@ def build_network(recipe: Mapping[str, Any]) -> Network:
 
 def build_modules(recipe: Mapping[str, Any]) -> tuple[Standardiser, Backbone, Readout, Task]:
     """Build the untrained modules of the network of a recipe. For arguments and errors see `build_network`."""
+    if recipe.get("members"):
+        return _build_averaged_modules(recipe)
     config, specs, bins = recipe["config"], recipe["targets"], recipe["bins"]
     targets = []
     for name, node in config["task"]["targets"].items():
@@ -126,6 +131,35 @@ def build_modules(recipe: Mapping[str, Any]) -> tuple[Standardiser, Backbone, Re
     weighting = lambda names: make(config["weighting"], names)  # noqa: E731
     standardiser = Standardiser(torch.zeros(bins), torch.ones(bins))
     return standardiser, backbone, readout, Task(targets, head, weighting, readout.dim)
+
+
+def _build_averaged_modules(recipe: Mapping[str, Any]) -> tuple[Standardiser, Backbone, Readout, Task]:
+    """Build the untrained modules of an ensemble. The members standardise their frames themselves."""
+    bins, front = recipe["bins"], make(recipe["front"]) if recipe.get("views") else None
+    members = []
+    for member in recipe["members"]:
+        standardiser, backbone, readout, task = build_modules(member)
+        members.append(Member(standardiser, backbone, readout, task, member))
+    averaged, task = average_members(members, front, recipe.get("views") or [0] * len(members), recipe.get("weights"))
+    return Standardiser(torch.zeros(bins), torch.ones(bins)), averaged, Readout(averaged, bins), task
+
+
+def member_networks(network: Network) -> list[Network]:
+    """Return the networks of the members of an ensemble. They share its weights."""
+    targets = [target for target in network.task.targets.values() if isinstance(target, AveragedTarget)]
+    heads = [head for head in network.task.heads.values() if isinstance(head, AveragedHead)]
+    encoders = getattr(network.backbone, "encoders", ())
+    members = []
+    for i, (encoder, recipe) in enumerate(zip(encoders, network.recipe["members"], strict=True)):
+        own_heads = iter([head.heads[i] for head in heads])
+        task = Task(
+            [target.targets[i] for target in targets],
+            lambda dim, size, own_heads=own_heads: next(own_heads),  # type: ignore[misc]
+            lambda kinds: network.task.weighting,
+            encoder.readout.dim,
+        )
+        members.append(Network(encoder.standardiser, encoder.backbone, task, recipe, encoder.readout))
+    return members
 
 
 def load_network(checkpoint: Path) -> Network:

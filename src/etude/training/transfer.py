@@ -156,6 +156,8 @@ class Transfer:
         except UserError as error:
             raise UserError(f"transfer.init_from: {error}") from error
         stored = read_checkpoint(path)
+        if stored["etude"].get("members"):
+            raise UserError(f"transfer.init_from: {path} is an ensemble; name the run of one of its members")
         _check_front_end(stored["etude"], front, path)
         state = stored["state_dict"]
         source = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 POOLED_FOLDER = "pooled"
 REPEATS = "repeats.json"
+MODEL_KEYS = ("backbone", "head", "task", "feature")  # choices that describe a network
 
 
 def pool_folds(sweep: Path, runs: list[Path]) -> list[Path]:
@@ -122,8 +124,8 @@ def score_repeats(sweep: Path, pooled: list[Path]) -> list[str]:
 def copy_worst_errors(runs: list[RunFolder], target: RunFolder, ids: set[str]) -> None:
     """Copy the saved worst errors of several runs into one run folder.
 
-    The worst errors of the pooled predictions are among the worst errors of the folds. Runs whose image scale differs
-    from the scale of the first run are left out.
+    The worst errors of the pooled predictions are among the worst errors of the folds. Clips that no run saved, and
+    runs whose image scale differs from the scale of the first run, are left out.
 
     Args:
         runs: Folders of the folds.
@@ -133,12 +135,14 @@ def copy_worst_errors(runs: list[RunFolder], target: RunFolder, ids: set[str]) -
     remove_folder(target.errors_path)
     scale: dict[str, Any] = {}
     clips: list[dict[str, Any]] = []
+    missing = set(ids)
     for run in runs:
         saved = run.read_worst_errors()
         scale = scale or saved["scale"]
         for clip in saved["clips"].values() if saved["scale"] == scale else ():
-            if clip["id"] not in ids:
+            if clip["id"] not in missing:
                 continue
+            missing.remove(clip["id"])
             subfolder(target.errors_path)
             for kind in ("picture", "audio"):
                 if name := clip.get(kind):
@@ -177,15 +181,36 @@ def _concatenate_predictions(folds: dict[int | str, ComparedRun]) -> pd.DataFram
 
 def _pooled_record(records: list[dict[str, Any]], table: pd.DataFrame) -> dict[str, Any]:
     """Return the record of the pooled result, with common values of the folds and the sums of their times."""
-    first, data = records[0], dict(records[0]["data"])
-    folds = [record["data"]["fold"] for record in records]
-    rows = sorted(f"{row.id},{row.split},{row.fold}" for row in table[["id", "split", "fold"]].itertuples())
+    first, folds = records[0], [record["data"]["fold"] for record in records]
+    model = {
+        k: v
+        for k, v in first.get("model", {}).items()
+        if k not in ("epochs", "best_epoch", "best_score", "linear_probe", "layer_weights")
+    }
+    targets = {name: _pooled_target(name, [record["targets"][name] for record in records], table, folds)
+               | pooled_baselines([record["targets"][name] for record in records])
+               for name in first["targets"]}  # fmt: skip
+    earlier = pooled_earlier_training([record.get("earlier_training") or {} for record in records])
+    changes = {"data": pooled_data(records, table), "seconds": pooled_seconds(records), "model": model}
+    return first | changes | {"targets": targets, "earlier_training": earlier}
+
+
+def pooled_data(records: list[dict[str, Any]], table: pd.DataFrame) -> dict[str, Any]:
+    """Return the data and split of several runs of one collection with different splits.
+
+    Args:
+        records: Record of each run.
+        table: Predictions of all runs. Without the column `fold`, they have a row per clip and split.
+    """
+    data = dict(records[0]["data"])
+    keys = [key for key in ("id", "split", "fold") if key in table]
+    rows = sorted(",".join(map(str, row)) for row in table[keys].itertuples(index=False))
     tested = table.loc[table["split"] == "test", "id"]
     disjoint = [record["data"].get("disjoint") for record in records]
     unknown = data.get("groups_known") == "none"
-    data |= {
+    return data | {
         "fold": None,
-        "pooled": folds,
+        "pooled": list(dict.fromkeys(record["data"].get("fold") for record in records)),
         "disjoint": False if False in disjoint else True if all(disjoint) else None,
         "shared_groups": max(record["data"].get("shared_groups") or 0 for record in records),
         **{
@@ -206,21 +231,67 @@ def _pooled_record(records: list[dict[str, Any]], table: pd.DataFrame) -> dict[s
             for clips in [table[table["split"] == split]]
         },
     }
-    seconds = {k: round(sum(r.get("seconds", {}).get(k, 0) for r in records), 1) for k in first.get("seconds", {})}
-    model = {
-        k: v
-        for k, v in first.get("model", {}).items()
-        if k not in ("epochs", "best_epoch", "best_score", "linear_probe", "layer_weights")
+
+
+def pooled_seconds(records: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the sums of the times of several runs."""
+    return {
+        key: round(sum(record.get("seconds", {}).get(key, 0) for record in records), 1)
+        for key in records[0].get("seconds", {})
     }
-    targets = {name: _pooled_target(name, [record["targets"][name] for record in records], table, folds)
-               | _pooled_baselines([record["targets"][name] for record in records])
-               for name in first["targets"]}  # fmt: skip
-    earlier = _pooled_earlier_training([record.get("earlier_training") or {} for record in records])
-    changes = {"data": data, "seconds": seconds, "model": model, "targets": targets, "earlier_training": earlier}
-    return first | changes
 
 
-def _pooled_earlier_training(folds: list[dict[str, Any]]) -> dict[str, Any]:
+def averaged_record(
+    records: list[dict[str, Any]], earlier: list[dict[str, Any]], tables: list[pd.DataFrame], table: pd.DataFrame
+) -> dict[str, Any]:
+    """Return the record of an ensemble, without name, environment and members.
+
+    Args:
+        records: Record of each member.
+        earlier: Earlier training of each member, without clips that it does not score.
+        tables: Predictions of each member for the clips that it scores.
+        table: Averaged predictions.
+    """
+    first, models = records[0], [record.get("model") or {} for record in records]
+    data, pooled_earlier = pooled_data(records, table), pooled_earlier_training(earlier)
+    if one_split := len({record["data"].get("split_hash") for record in records}) == 1:
+        data = dict(first["data"]) | {"disjoint": data["disjoint"]}
+        pooled_earlier |= {"splits": earlier[0]["splits"]} if "splits" in earlier[0] else {}
+    elif None in data["pooled"]:
+        data["pooled"] = None
+    targets = {}
+    for name, target in first["targets"].items():
+        own = [record["targets"][name] for record in records]
+        targets[name] = target | ({} if one_split else pooled_baselines(own))
+        if all("train_classes" in spec for spec in own):
+            targets[name]["train_classes"] = _smallest_classes(name, own, tables)
+    names = {key: join_distinct([model.get(key) for model in models]) for key in MODEL_KEYS}
+    counts = table["members"][table["split"] == "test"]
+    return {
+        **{"seed": first.get("seed"), "trial": None, "targets": targets, "data": data},
+        **{"seconds": pooled_seconds(records), "earlier_training": pooled_earlier},
+        "model": names | {"parameters": sum(model.get("parameters") or 0 for model in models)},
+        "ensemble": {"fewest": int(counts.min()), "most": int(counts.max())},
+    }
+
+
+def _smallest_classes(name: str, targets: list[dict[str, Any]], tables: list[pd.DataFrame]) -> dict[str, int]:
+    """Return the smallest number of training clips of each class, over the runs that test the class."""
+    tested = [set(table.loc[table["split"] == "test", f"{name}.true"]) for table in tables]
+    smallest = {}
+    for value, count in targets[0]["train_classes"].items():
+        pairs = zip(targets, tested, strict=True)
+        sizes = [target["train_classes"].get(value, 0) for target, classes in pairs if value in classes]
+        smallest[value] = min(sizes, default=count)
+    return smallest
+
+
+def join_distinct(values: Sequence[Any]) -> str:
+    """Return the distinct values as text, such as `musicnn + efficientat`."""
+    return " + ".join(dict.fromkeys(str(value) for value in values if value))
+
+
+def pooled_earlier_training(folds: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the earlier training of all folds, with the sums of their numbers of clips."""
     pooled = copy.deepcopy(folds[0])
     for fold in folds[1:]:
@@ -250,7 +321,7 @@ def _pooled_target(
     return targets[0] | {"train_classes": counts}
 
 
-def _pooled_baselines(folds: list[dict[str, Any]]) -> dict[str, Any]:
+def pooled_baselines(folds: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the descriptions of the baselines of a target, whose families may differ between folds."""
     baselines = {}
     for key in folds[0].get("baselines") or {}:
