@@ -1,0 +1,244 @@
+"""Tests of the leaderboard: its numbers against scikit-learn and SciPy, its sentences, and its files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy.stats import spearmanr
+from sklearn.metrics import f1_score
+
+from etude.errors import UserError
+from etude.evaluation.paired_tests import holm_correction
+from etude.reports.comparison.axes import CompareOptions
+from etude.reports.comparison.compare import compare
+from etude.reports.comparison.leaderboard import Leaderboard, build_leaderboards
+from etude.reports.comparison.leaderboard_page import leaderboard_text, write_leaderboard
+from etude.reports.comparison.text import Comparison
+from etude.runs.folder import RunFolder
+from etude.runs.results import write_metrics
+
+FOLDS, GROUPS, CLIPS = 3, 18, 144
+CLASSES = ["folk", "jazz", "rock"]
+SCALARS = {"valence": (0.0, 1.0), "tempo": (0.0, 200.0)}
+TARGETS: dict[str, Any] = {
+    "genre": {"kind": "label", "classes": CLASSES, "note": ""},
+    **{name: {"kind": "scalar", "low": low, "high": high, "note": ""} for name, (low, high) in SCALARS.items()},
+}
+ENCODERS = {("strong", "all"): 0.95, ("strong", None): 0.85, ("close", "all"): 0.9, ("weak", "all"): 0.1}
+"""Probability of a correct class by encoder and layers."""
+INNER = {("strong", "all"): [0.5, 0.3, 0.6], ("strong", None): [0.9, 0.9, 0.9], ("close", "all"): [0.4, 0.5, 0.4],
+         ("weak", "all"): [2.0, 2.0, 2.0]}  # fmt: skip
+"""Inner log-loss of each fold: `close` has the smallest mean, and `strong` the smallest loss of the second fold."""
+
+
+def predictions(seed: int, right: float) -> pd.DataFrame:
+    """Return predictions of all clips. The clips, true values and baselines do not depend on the arguments."""
+    fixed, rng = np.random.default_rng(0), np.random.default_rng(seed)
+    table = pd.DataFrame({"id": [f"clip {i:03d}" for i in range(CLIPS)]})
+    table["group"] = [f"artist {i % GROUPS}" for i in range(CLIPS)]
+    names = np.array(CLASSES, dtype=object)
+    true, other = fixed.integers(0, 3, CLIPS), fixed.integers(0, 3, CLIPS)
+    table["genre.true"], table["genre.baseline.statistics"] = names[true], names[other]
+    table["genre.pred"] = names[np.where(rng.random(CLIPS) < right, true, rng.integers(0, 3, CLIPS))]
+    for name, (low, high) in SCALARS.items():
+        value = fixed.random(CLIPS)
+        table[f"{name}.true"] = low + (high - low) * value
+        table[f"{name}.baseline.statistics"] = low + (high - low) * fixed.random(CLIPS)
+        table[f"{name}.pred"] = low + (high - low) * (value + (1 - right) * rng.normal(size=CLIPS))
+    return table
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory, write_probe: Callable[..., Path]) -> Path:
+    """Sweep of four rows by three folds."""
+    folder = tmp_path_factory.mktemp("encoders")
+    for number, row in enumerate(ENCODERS):
+        for fold in range(FOLDS):
+            write_probe(folder, number, row, fold)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def write_probe() -> Callable[..., Path]:
+    """Function that writes the finished run of one row and one fold."""
+
+    def write(sweep: Path, number: int, row: tuple[str, str | None], fold: int, **changes: Any) -> Path:
+        folder = sweep / f"{number}_{row[0]}_{fold}"
+        folder.mkdir()
+        table = predictions(number + 1, ENCODERS[row])
+        third = np.arange(CLIPS) % GROUPS % FOLDS
+        splits = np.select([third == fold, third == (fold + 1) % FOLDS], ["test", "val"], "train")
+        table.assign(split=splits)[splits != "train"].to_parquet(folder / "predictions.parquet")
+        fits = {"genre": -INNER[row][fold], "valence": -0.1 * INNER[row][fold], "tempo": -4000.0 * INNER[row][fold]}
+        model = {"backbone": row[0], "head": "linear", "task": "joint", "feature": "mel", "parameters": 1000 + number}
+        model |= {"embedding": 10 * (number + 1), "linear_probe": {k: {"inner_score": v} for k, v in fits.items()}}
+        data = {"name": "made", "title": "Made", "hash": "h", "labels": "l", "split_hash": f"s{fold}", "fold": fold}
+        data |= {"folds": FOLDS, "disjoint": True, "groups_known": "all", "clips": CLIPS, "splits": {}}
+        record = {"name": "_".join(map(str, row)), "seed": 0, "model": model, "targets": TARGETS}
+        record |= {"data": data, "seconds": {"total": 5.0 + 60 * (fold == 0), "train": 1.0}} | changes
+        (folder / "record.json").write_text(json.dumps(record), "utf-8")
+        readout = {"layers": row[1], "pooling": "mean", "combine": "concat"}
+        config = {"name": record["name"], "choices": {"encoder": row[0]}, "readout": readout}
+        config["data"] = {"split": {"fold": fold, "folds": FOLDS}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
+        write_metrics(RunFolder(folder))
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def comparison(sweep: Path) -> Comparison:
+    return compare([sweep], CompareOptions(out=sweep))
+
+
+@pytest.fixture(scope="module")
+def boards(comparison: Comparison) -> dict[str, Leaderboard]:
+    return {board.target: board for board in build_leaderboards(comparison)[0]}
+
+
+def f1(table: pd.DataFrame, column: str = "genre.pred") -> float:
+    return float(f1_score(table["genre.true"], table[column], average="macro"))
+
+
+def rho(table: pd.DataFrame, column: str = "pred") -> float:
+    return float(np.mean([spearmanr(table[f"{name}.true"], table[f"{name}.{column}"])[0] for name in SCALARS]))
+
+
+def test_scores_are_those_of_scikit_learn_and_scipy_best_first(boards: dict[str, Leaderboard]) -> None:
+    assert list(boards) == ["genre", *SCALARS, "mean"]
+    tables = {row: predictions(i + 1, right) for i, (row, right) in enumerate(ENCODERS.items())}
+    names = {None: "own embedding", "all": "all layers"}
+    for target, score in (("genre", f1), ("mean", rho)):
+        baseline = f1(tables["weak", "all"], "genre.baseline.statistics")
+        if target == "mean":
+            baseline = rho(tables["weak", "all"], "baseline.statistics")
+        expected = {f"{row[0]}, {names[row[1]]}": score(table) for row, table in tables.items()}
+        expected["baseline, mel, chroma statistics"] = baseline
+        entries = boards[target].entries
+        assert {entry.title: entry.score["value"] for entry in entries} == pytest.approx(expected)
+        assert [entry.title for entry in entries] == sorted(expected, key=lambda title: -expected[title])
+        for entry in entries[1:]:
+            assert entry.difference is not None
+            difference = expected[entry.title] - expected[entries[0].title]
+            assert entry.difference["value"] == pytest.approx(difference)
+            assert entry.difference["low"] <= difference <= entry.difference["high"]
+
+
+def test_p_values_have_holm_correction_for_all_pairs(boards: dict[str, Leaderboard], comparison: Comparison) -> None:
+    board = boards["genre"]
+    assert board.family == 10  # of four rows and the baseline
+    of_page = {frozenset((pair.a, pair.b)): pair for pair in comparison.pairs if pair.target == "genre"}
+    assert len(of_page) == 6  # the page of the comparison does not test the baseline, so its p values are smaller
+    p_values = [entry.p for entry in board.entries[1:]]
+    assert None not in p_values and p_values == sorted(p_values, reverse=True)
+    assert holm_correction([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert [entry.is_worse for entry in board.entries] == [False, False, False, True, True]
+
+
+def test_sizes_times_and_inner_losses_are_those_of_the_folds(boards: dict[str, Leaderboard]) -> None:
+    entries = {entry.title: entry for entry in boards["genre"].entries}
+    strong = entries["strong, all layers"]
+    assert (strong.embedding, strong.parameters, strong.seconds) == (10, 1000, (5.0, 65.0))
+    assert strong.inner == pytest.approx(np.mean(INNER["strong", "all"]))
+    baseline = entries["baseline, mel, chroma statistics"]
+    assert (baseline.inner, baseline.embedding, baseline.seconds) == (None, None, None)
+    mean = {entry.title: entry for entry in boards["mean"].entries}
+    expected = np.mean([(0.1 + 4000 / 200**2) / 2 * loss for loss in INNER["close", "all"]])
+    assert mean["close, all layers"].inner == pytest.approx(expected)
+
+
+def test_choice_of_each_fold_is_scored_on_its_test_clips(boards: dict[str, Leaderboard]) -> None:
+    board = boards["genre"]
+    assert board.chosen is not None and board.chosen.title == "close, all layers"
+    assert board.choices == {"close, all layers": 2, "strong, all layers": 1}
+    rows = list(ENCODERS)
+    tables = [predictions(rows.index(row) + 1, ENCODERS[row]) for row in (("close", "all"), ("strong", "all"))]
+    third = np.arange(CLIPS) % GROUPS % FOLDS
+    mixed = pd.concat([tables[0][third != 1], tables[1][third == 1]])
+    for target, score in (("genre", f1), ("mean", rho)):
+        choice = boards[target].choice
+        assert choice is not None and choice["value"] == pytest.approx(score(mixed))
+        assert choice["low"] < choice["value"] < choice["high"]
+
+
+def test_sentences_name_the_best_the_indistinguishable_rows_and_the_choice(boards: dict[str, Leaderboard]) -> None:
+    board = boards["genre"]
+    assert re.fullmatch(r"Best: strong, all layers, macro-F1 0\.\d\d \[0\.\d\d, \d\.\d\d\]\.", board.conclusion)
+    assert board.comparison == "Indistinguishable from it here: close (all layers); strong (own embedding)."
+    assert re.fullmatch(
+        r"It is the best of 5 test scores, so it is optimistic\. Choose by the inner log-loss, which does not use the "
+        r"test clips of a fold: it selects close, all layers \(row 2\)\. Selected again in each fold, the test score "
+        r"is 0\.\d\d \[0\.\d\d, \d\.\d\d\], the score to expect of this choice\.",
+        board.advice,
+    )
+    best, *others = board.entries
+    alike = [replace(entry, is_worse=False) for entry in others]
+    assert "these clips do not show which" in replace(board, entries=[best, *alike]).comparison
+    only = [replace(entry, is_worse=entry.is_baseline) for entry in others]
+    assert replace(board, entries=[best, *only]).comparison.startswith("Only the baseline is significantly worse")
+    worse = [replace(entry, is_worse=True) for entry in others]
+    assert replace(board, entries=[best, *worse]).comparison == "All other rows are significantly worse."
+    untested = [replace(entry, p=None) for entry in others]
+    assert "cannot be tested" in replace(board, entries=[best, *untested]).comparison
+    first = next(entry for entry in others if entry.is_baseline)
+    assert replace(board, entries=[first, best]).conclusion.startswith("No encoder is ahead of the baseline on mel")
+
+
+def test_text_fits_the_terminal_and_files_contain_all_rows(boards: dict[str, Leaderboard], sweep: Path) -> None:
+    ranked = [*boards.values()]
+    long = replace(ranked[0].entries[1], encoder="facebook/wav2vec2-large-xlsr-53 by name", readout="layers 1, 2, 3, 4")
+    ranked[0] = replace(ranked[0], entries=[ranked[0].entries[0], long, *ranked[0].entries[2:]])
+    text = leaderboard_text(ranked, ["a remark"])
+    assert max(map(len, text.splitlines())) <= 80
+    assert "genre: 144 clips in 18 groups" in text and text.endswith("\n\na remark")
+    paths = write_leaderboard(sweep, [*boards.values()], ["a <remark>"], "made")
+    assert [path.name for path in paths] == ["leaderboard.csv", "leaderboard.md", "leaderboard.html"]
+    rows = pd.read_csv(paths[0])
+    assert len(rows) == 4 * 5 and set(rows["target"]) == set(boards)
+    assert rows.query("target == 'genre'")["rank"].tolist() == [1, 2, 3, 4, 5]
+    assert (sweep / rows["folder"][0] / "report.html").is_file()
+    page = paths[2].read_text("utf-8")
+    assert page.count("<figure>") == 4 and "a &lt;remark&gt;" in page and 'href="pooled/strong' in page
+    for board in boards.values():
+        assert board.comparison in paths[1].read_text("utf-8").replace("\\", "")
+        assert board.conclusion in page
+
+
+def test_rows_without_all_folds_are_left_out_and_named(tmp_path: Path, write_probe: Callable[..., Path]) -> None:
+    for number, row in enumerate([*ENCODERS][:2]):
+        for fold in range(FOLDS):
+            write_probe(tmp_path, number, row, fold)
+    for fold in range(2):
+        write_probe(tmp_path, 2, ("close", "all"), fold)
+    failed = write_probe(tmp_path, 2, ("close", "all"), 2)
+    (failed / "metrics.json").unlink()
+    (failed / "train.log").write_text("2026-11-22 14:03:11,000 ERROR etude.cli.train: no such file\n")
+    boards, remarks = build_leaderboards(compare([tmp_path], CompareOptions(out=tmp_path)))
+    assert {entry.encoder for entry in boards[0].entries} == {"strong", "baseline"}
+    assert "close_all, fold 2: failed: no such file." in remarks
+    reason = "left out of genre, because it was scored on other clips than the other rows."
+    assert f"close, all layers (2 of 3 folds): {reason}" in remarks
+
+
+def test_rows_on_one_split_need_no_folds(tmp_path: Path, write_probe: Callable[..., Path]) -> None:
+    for number, row in enumerate(ENCODERS):
+        write_probe(tmp_path, number, row, 0)
+    board = build_leaderboards(compare([tmp_path], CompareOptions(out=tmp_path)))[0][0]
+    assert board.results["n"] == CLIPS // FOLDS and len(board.entries) == 5
+    assert board.advice.endswith("it selects close, all layers (row 2).")
+
+
+def test_sweep_without_finished_runs_has_an_error_message(tmp_path: Path, write_probe: Callable[..., Path]) -> None:
+    (write_probe(tmp_path, 0, ("weak", "all"), 0) / "metrics.json").unlink()
+    with pytest.raises(UserError, match="no run of the sweep is finished"):
+        build_leaderboards(compare([tmp_path], CompareOptions(out=tmp_path)))
