@@ -73,7 +73,7 @@ class Leaderboard:
     Args:
         target: Name of the target, or the title of the mean over scalars.
         metric: Compared metric.
-        results: Entry of the test split in metrics.json of the best run, for the number of clips and the limitations.
+        results: Entry of the test split in metrics.json of one run, which contains the numbers of clips and groups.
         entries: Rows, best first.
         inner_name: Name of the inner loss.
         family: Number of tested pairs, for which p values are corrected.
