@@ -1,4 +1,10 @@
-"""Leaderboard of a sweep: the encoders and read-outs of its linear probes, ranked for each target."""
+"""Leaderboard of a sweep: the encoders and read-outs of its linear probes, ranked for each target.
+
+Each row is tested against the best, with Holm's correction for the number of these tests. The best is known only after
+the test, so the question is not whether two given rows differ, but which rows can still be the best (multiple
+comparisons with the best, Hsu 1984, Annals of Statistics 12(3)). In simulations, the truly best row was ruled out in
+less than 3 % of the cases (`tests/reports/comparison/test_leaderboard.py`).
+"""
 
 from __future__ import annotations
 
@@ -12,10 +18,17 @@ from typing import Any
 import numpy as np
 
 from etude.errors import UserError
-from etude.evaluation.formatting import NAMES, format_score
 from etude.evaluation.means import mean_over_scalars
 from etude.evaluation.measure import repeated_scores, replace_non_finite
-from etude.evaluation.paired_tests import Pair, ScoredRun, ScoredTarget, compare_pairs, scored_run
+from etude.evaluation.paired_tests import (
+    LEVEL,
+    Pair,
+    ScoredRun,
+    ScoredTarget,
+    compare_pairs,
+    holm_correction,
+    scored_run,
+)
 from etude.reports.comparison.axes import axis_value, differing_axes
 from etude.reports.comparison.compare import runs_scored_on_training_clips
 from etude.reports.comparison.runs import ComparedRun, mapping_or_empty, nested_value, scored_targets
@@ -40,7 +53,7 @@ class Entry:
         is_baseline: Whether this is the baseline on mel and chroma statistics.
         difference: This score minus the best score with its paired interval, or None for the best row.
         p: Corrected p value of the difference, or None if it was not tested.
-        is_worse: Whether the score is significantly below the best.
+        is_ruled_out: Whether the score is significantly below the best, so that the row is hardly the best one.
         inner: Mean inner loss over the folds, or None without linear probes.
         embedding: Size of the embedding.
         parameters: Number of parameters of the network.
@@ -54,7 +67,7 @@ class Entry:
     is_baseline: bool = False
     difference: Mapping[str, float | None] | None = None
     p: float | None = None
-    is_worse: bool = False
+    is_ruled_out: bool = False
     inner: float | None = None
     embedding: int | None = None
     parameters: int | None = None
@@ -76,7 +89,6 @@ class Leaderboard:
         results: Entry of the test split in metrics.json of one run, which contains the numbers of clips and groups.
         entries: Rows, best first.
         inner_name: Name of the inner loss.
-        family: Number of tested pairs, for which p values are corrected.
         chosen: Row with the smallest inner loss, or None.
         choice: Test score of the rows that the inner scores choose in each fold, or None.
         choices: Number of folds in which the inner scores choose a row, by its title.
@@ -87,62 +99,9 @@ class Leaderboard:
     results: dict[str, Any]
     entries: list[Entry]
     inner_name: str
-    family: int = 0
     chosen: Entry | None = None
     choice: Mapping[str, float | None] | None = None
     choices: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def conclusion(self) -> str:
-        """Sentence that names the best row."""
-        best = self.entries[0]
-        score = f"{NAMES[self.metric]} {format_score(dict(best.score))}"
-        if best.is_baseline:
-            return f"No encoder is ahead of the baseline on {best.readout}: {score}."
-        return f"Best: {best.title}, {score}."
-
-    @property
-    def comparison(self) -> str:
-        """Sentence that names the rows that cannot be distinguished from the best."""
-        others = self.entries[1:]
-        if not others:
-            return "There is no other row."
-        if not any(entry.p is not None for entry in others):
-            return "The differences cannot be tested on these clips."
-        equal = [entry for entry in others if not entry.is_worse]
-        if not equal:
-            return "All other rows are significantly worse."
-        if len(equal) == len(others):
-            return "No other row is significantly worse, so these clips do not show which encoder or layer is best."
-        if all(entry.is_baseline for entry in others if entry.is_worse):
-            return (
-                "Only the baseline is significantly worse, so these clips do not show which encoder or layer is best."
-            )
-        readouts: dict[str, list[str]] = defaultdict(list)
-        for entry in equal:
-            readouts[entry.encoder].append(entry.readout)
-        sizes = Counter(entry.encoder for entry in others)
-        names = [
-            f"{name} ({'all its rows' if sizes[name] == len(texts) > 1 else '; '.join(texts)})"
-            for name, texts in readouts.items()
-        ]
-        return f"Indistinguishable from it here: {'; '.join(names)}."
-
-    @property
-    def advice(self) -> str:
-        """Sentences on the optimism of the best score, and on the row that the inner scores choose."""
-        text = f"It is the best of {len(self.entries)} test scores, so it is optimistic."
-        if self.chosen is None or self.choice is None:
-            return text
-        place = [entry.title for entry in self.entries].index(self.chosen.title) + 1
-        text += (
-            f" Choose by the {self.inner_name}, which does not use the test clips of a fold: it selects "
-            f"{self.chosen.title} (row {place})."
-        )
-        if sum(self.choices.values()) > 1:
-            text += f" Selected again in each fold, the test score is {format_score(dict(self.choice))}"
-            text += ", the score to expect of this choice."
-        return text
 
 
 def build_leaderboards(comparison: Comparison) -> tuple[list[Leaderboard], list[str]]:
@@ -186,9 +145,8 @@ def build_leaderboards(comparison: Comparison) -> tuple[list[Leaderboard], list[
                 reason = f"left out of {scored.name}, because it was scored on other clips than the other rows"
                 remarks.append(f"{member.title}{folds}: {reason}.")
         used = [by_title[title] for title in members]
-        board = _rank(scored.name, used, list(members.values()), labels, comparison.selected)
-        boards.append(board[0])
-        remarks += [*scored.remarks, *board[1]]
+        boards.append(_rank(scored.name, used, list(members.values()), labels, comparison.selected))
+        remarks += scored.remarks
     return boards, list(dict.fromkeys(remarks))
 
 
@@ -227,8 +185,8 @@ def _rank(
     members: list[ScoredRun],
     labels: Mapping[Path, tuple[str, str]],
     selected: Sequence[ComparedRun],
-) -> tuple[Leaderboard, list[str]]:
-    """Return the ranking for one target, and remarks about the tests."""
+) -> Leaderboard:
+    """Return the ranking for one target."""
     target = members[0].target
     metric = target["primary"]
     folds = {run.folder: _folds_of(run, selected) for run in runs}
@@ -249,21 +207,20 @@ def _rank(
     entries += [entry for entry, _ in baselines]
     members = [*members, *(member for _, member in baselines)]
     entries.sort(key=lambda entry: -np.inf if entry.score["value"] is None else entry.score["value"], reverse=True)
-    pairs, remarks = compare_pairs([ScoredTarget(name, members)], metric)
-    by_titles = {frozenset((pair.a, pair.b)): pair for pair in pairs}
-    best = entries[0]
-    entries = [best, *(_with_test(entry, by_titles.get(frozenset((entry.title, best.title)))) for entry in entries[1:])]
-    board = Leaderboard(name, metric, target["splits"][SPLIT], entries, INNER[target["kind"]], len(pairs))
+    board = Leaderboard(
+        name, metric, target["splits"][SPLIT], _test_best(name, entries, members), INNER[target["kind"]]
+    )
+    entries = board.entries
     ranked = sorted((entry for entry in entries if entry.inner is not None), key=lambda entry: entry.inner or 0.0)
     if not ranked:
-        return board, remarks
+        return board
     complete = {run.folder: run for run in runs if None not in losses[run.folder]}
     by_fold: dict[Any, Path] = {}
     for number, fold in enumerate(folds[ranked[0].folder]):
         by_fold[fold.data.get("fold")] = min(complete, key=lambda folder: losses[folder][number] or 0.0)
     choices = Counter(", ".join(labels[folder]) for folder in by_fold.values())
     chosen = {fold: complete[folder] for fold, folder in by_fold.items()}
-    return replace(board, chosen=ranked[0], choice=_score_choice(name, target, chosen), choices=dict(choices)), remarks
+    return replace(board, chosen=ranked[0], choice=_score_choice(name, target, chosen), choices=dict(choices))
 
 
 def _folds_of(run: ComparedRun, selected: Sequence[ComparedRun]) -> list[ComparedRun]:
@@ -313,15 +270,22 @@ def _baselines(
     return list(found.values())
 
 
-def _with_test(entry: Entry, pair: Pair | None) -> Entry:
-    """Return a row with the paired test of its difference from the best row."""
-    if pair is None:
-        return entry
-    difference = dict(pair.difference)
-    if pair.a != entry.title:
-        signs = {"value": "value", "low": "high", "high": "low"}
-        difference = {key: None if (v := pair.difference[other]) is None else -v for key, other in signs.items()}
-    return replace(entry, difference=difference, p=pair.p, is_worse=pair.better not in ("", entry.title))
+def _test_best(name: str, entries: list[Entry], members: Sequence[ScoredRun]) -> list[Entry]:
+    """Return the rows with the paired tests of their differences from the first row."""
+    by_title = {member.title: member for member in members}
+    best, *others = entries
+    pairs: list[Pair | None] = []
+    for entry in others:  # two at a time, because the p values are corrected for these pairs and not for all pairs
+        tested, _ = compare_pairs([ScoredTarget(name, [by_title[entry.title], by_title[best.title]])])
+        pairs.append(next(iter(tested), None))
+    corrected = holm_correction([None if pair is None else pair.p for pair in pairs])
+    tested_entries = [
+        entry
+        if pair is None
+        else replace(entry, difference=pair.difference, p=p, is_ruled_out=p is not None and p < LEVEL)
+        for entry, pair, p in zip(others, pairs, corrected, strict=True)
+    ]
+    return [best, *tested_entries]
 
 
 def _score_choice(name: str, target: Mapping[str, Any], chosen: Mapping[Any, ComparedRun]) -> dict[str, float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +34,56 @@ if TYPE_CHECKING:
 
 STEM = "leaderboard"  # name of the files
 WIDTH = 80  # characters of a line on the terminal
+
+
+def describe_best(board: Leaderboard) -> str:
+    """Return a sentence that names the best row."""
+    best = board.entries[0]
+    score = f"{NAMES[board.metric]} {format_score(dict(best.score))}"
+    if best.is_baseline:
+        return f"No encoder is ahead of the baseline on {best.readout}: {score}."
+    return f"Best: {best.title}, {score}."
+
+
+def describe_candidates(board: Leaderboard) -> str:
+    """Return sentences that name the rows that cannot be distinguished from the best."""
+    others = board.entries[1:]
+    if not others:
+        return "There is no other row."
+    if not any(entry.p is not None for entry in others):
+        return "The differences cannot be tested on these clips."
+    equal = [entry for entry in others if not entry.is_ruled_out]
+    if not equal:
+        return "All other rows are ruled out as the best."
+    if len(equal) == len(others):
+        return "No other row is ruled out, so these clips do not show which encoder or layer is best."
+    if all(entry.is_baseline for entry in others if entry.is_ruled_out):
+        return "Only the baseline is ruled out, so these clips do not show which encoder or layer is best."
+    readouts: dict[str, list[str]] = defaultdict(list)
+    for entry in equal:
+        readouts[entry.encoder].append(entry.readout)
+    sizes = Counter(entry.encoder for entry in board.entries)
+    names = [
+        f"{name} ({'all rows' if sizes[name] == len(texts) > 1 else ' / '.join(texts)})"
+        for name, texts in readouts.items()
+    ]
+    return f"Indistinguishable from it here: {', '.join(names)}. The other rows are ruled out as the best."
+
+
+def describe_choice(board: Leaderboard) -> str:
+    """Return sentences on the optimism of the best score, and on the row that the inner scores choose."""
+    text = f"It is the best of {len(board.entries)} test scores, so it is optimistic."
+    if board.chosen is None or board.choice is None:
+        return text
+    place = [entry.title for entry in board.entries].index(board.chosen.title) + 1
+    text += (
+        f" Choose by the {board.inner_name}, which does not use the test clips of a fold: it selects "
+        f"{board.chosen.title} (row {place})."
+    )
+    if sum(board.choices.values()) > 1:
+        text += f" Selected again in each fold, the test score is {format_score(dict(board.choice))}"
+        text += ", the score to expect of this choice."
+    return text
 
 
 def write_leaderboard(folder: Path, boards: Sequence[Leaderboard], remarks: Sequence[str], data: str) -> list[Path]:
@@ -82,7 +133,7 @@ def leaderboard_text(boards: Sequence[Leaderboard], remarks: Sequence[str]) -> s
             padded += [text.ljust(width) for text, width in zip(cells[1:3], widths[1:3], strict=True)]
             padded += [text.rjust(width) for text, width in zip(cells[3:], widths[3:], strict=True)]
             lines.append("  ".join(padded).rstrip())
-        lines += textwrap.wrap(f"{board.conclusion} {board.comparison} {board.advice}", WIDTH)
+        lines += textwrap.wrap(f"{describe_best(board)} {describe_candidates(board)} {describe_choice(board)}", WIDTH)
         blocks.append("\n".join(lines))
     return "\n\n".join([*blocks, *("\n".join(textwrap.wrap(remark, WIDTH)) for remark in remarks)])
 
@@ -102,7 +153,9 @@ def _leaderboard_markdown(boards: Sequence[Leaderboard], remarks: Sequence[str])
             lines.append([escape_markdown(text) for text in (*cells, _inner_text(entry), *sizes, seconds)])
         blocks += [f"### {escape_markdown(board.target)}: {describe_clips(board.results)}"]
         blocks += ["\n".join(f"| {' | '.join(line)} |" for line in lines)]
-        blocks += [escape_markdown(text) for text in (board.conclusion, board.comparison, board.advice)]
+        blocks += [
+            escape_markdown(text) for text in (describe_best(board), describe_candidates(board), describe_choice(board))
+        ]
     blocks += ["\n".join(f"- {escape_markdown(remark)}" for remark in remarks)] * bool(remarks)
     return "\n\n".join(blocks) + "\n"
 
@@ -113,7 +166,7 @@ def _leaderboard_page(folder: Path, boards: Sequence[Leaderboard], remarks: Sequ
     rows = max(sum(not entry.is_baseline for entry in board.entries) for board in boards)
     return load_template("leaderboard.html.j2").render(
         title="Which encoder, and which of its layers?",
-        counts=f"{format_count(len(encoders), 'encoder')} in {format_count(rows, 'row')} of encoder and read-out",
+        counts=f"{format_count(len(encoders), 'encoder')} with their read-outs, {format_count(rows, 'linear probe')}",
         data=data,
         boards=[_board_content(board, folder) for board in boards],
         figures=[_forest_plot(board, f"board-{i}") for i, board in enumerate(boards)],
@@ -138,9 +191,9 @@ def _board_content(board: Leaderboard, folder: Path) -> dict[str, Any]:
         "clips": capitalise_first(describe_clips(board.results)),
         "notes": list_limitations(board.results),
         "entries": entries,
-        "conclusion": board.conclusion,
-        "comparison": board.comparison,
-        "advice": board.advice,
+        "conclusion": describe_best(board),
+        "comparison": describe_candidates(board),
+        "advice": describe_choice(board),
     }
 
 
@@ -152,10 +205,10 @@ def _forest_plot(board: Leaderboard, name: str) -> str:
         axes = figure.add_subplot()
         for y, entry in enumerate(defined):
             value, low, high = (entry.score[key] for key in ("value", "low", "high"))
-            colour = STAND_IN["linear" if entry.is_baseline else "muted" if entry.is_worse else "network"]
+            colour = STAND_IN["linear" if entry.is_baseline else "muted" if entry.is_ruled_out else "network"]
             if low is not None and high is not None:
                 axes.plot([low, high], [y, y], color=colour, linewidth=2)
-            marker, face = "s" if entry.is_baseline else "o", STAND_IN["paper"] if entry.is_worse else colour
+            marker, face = "s" if entry.is_baseline else "o", STAND_IN["paper"] if entry.is_ruled_out else colour
             axes.plot(value, y, marker, color=colour, markerfacecolor=face, markeredgewidth=1.6, markersize=6.5)
         axes.axvline(defined[0].score["value"], color=STAND_IN["rule"], linewidth=1.2, zorder=0)
         axes.set_yticks(range(len(defined)), [shorten_label(entry.title, 48) for entry in defined])
@@ -178,7 +231,7 @@ def _plain_rows(board: Leaderboard, folder: Path) -> list[dict[str, Any]]:
         row = {"target": board.target, "metric": board.metric, "rank": i}
         row |= {key: values[key] for key in ("encoder", "readout")} | entry.score
         row |= {f"difference_{key}": (entry.difference or {}).get(key) for key in ("value", "low", "high")}
-        row |= {key: values[key] for key in ("p", "is_worse", "is_baseline", "inner", "embedding", "parameters")}
+        row |= {key: values[key] for key in ("p", "is_ruled_out", "is_baseline", "inner", "embedding", "parameters")}
         row |= {"is_chosen": entry == board.chosen, "seconds": entry.seconds and entry.seconds[0]}
         row |= {"first_seconds": entry.seconds and entry.seconds[1], "folder": os.path.relpath(entry.folder, folder)}
         rows.append(row)
