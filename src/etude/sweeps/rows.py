@@ -88,11 +88,9 @@ def combine_rows(
             overrides = [value for key, value in values if key in given or not _is_replaced(key, row)]
             overrides += [*row.values(), *([f"{name_key}={quote_value(name, 'str')}"] if name_key else [])]
             jobs.setdefault(tuple(overrides), RowJob(name, overrides))  # a row may replace values that vary
-    repeated = [key for key, values in varied.items() if len(set(values)) < len(values)]
-    if repeated:
-        values = varied[repeated[0]]
-        twice = next(value for value in values if values.count(value) > 1)
-        raise UserError(f"{twice}: is in the sweep more than once; each job of a sweep needs different values")
+    for alternatives in varied.values():
+        if twice := [value for value in alternatives if alternatives.count(value) > 1]:
+            raise UserError(f"{twice[0]}: is in the sweep more than once; each job of a sweep needs different values")
     return list(jobs.values())
 
 

@@ -63,9 +63,9 @@ class Entry:
     encoder: str
     readout: str
     folder: Path
-    score: Mapping[str, float | None]
+    score: dict[str, float | None]
     is_baseline: bool = False
-    difference: Mapping[str, float | None] | None = None
+    difference: dict[str, float | None] | None = None
     p: float | None = None
     is_ruled_out: bool = False
     inner: float | None = None
@@ -100,7 +100,7 @@ class Leaderboard:
     entries: list[Entry]
     inner_name: str
     chosen: Entry | None = None
-    choice: Mapping[str, float | None] | None = None
+    choice: dict[str, float | None] | None = None
     choices: dict[str, int] = field(default_factory=dict)
 
 

@@ -39,7 +39,7 @@ WIDTH = 80  # characters of a line on the terminal
 def describe_best(board: Leaderboard) -> str:
     """Return a sentence that names the best row."""
     best = board.entries[0]
-    score = f"{NAMES[board.metric]} {format_score(dict(best.score))}"
+    score = f"{NAMES[board.metric]} {format_score(best.score)}"
     if best.is_baseline:
         return f"No encoder is ahead of the baseline on {best.readout}: {score}."
     return f"Best: {best.title}, {score}."
@@ -81,7 +81,7 @@ def describe_choice(board: Leaderboard) -> str:
         f"{board.chosen.title} (row {place})."
     )
     if sum(board.choices.values()) > 1:
-        text += f" Selected again in each fold, the test score is {format_score(dict(board.choice))}"
+        text += f" Selected again in each fold, the test score is {format_score(board.choice)}"
         text += ", the score to expect of this choice."
     return text
 
@@ -118,7 +118,7 @@ def leaderboard_text(boards: Sequence[Leaderboard], remarks: Sequence[str]) -> s
         rows = [["", "encoder", "read-out", NAMES[board.metric], "p", board.inner_name.removeprefix("inner ")]]
         for i, entry in enumerate(board.entries, 1):
             p = format_p_value(entry.p).removeprefix("= ") if entry.p is not None else ""
-            rows.append([str(i), entry.encoder, entry.readout, format_score(dict(entry.score)), p, _inner_text(entry)])
+            rows.append([str(i), entry.encoder, entry.readout, format_score(entry.score), p, _inner_text(entry)])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         excess = sum(widths) + 2 * (len(widths) - 1) - WIDTH
         for i in (2, 1):  # long names are shortened
@@ -145,11 +145,11 @@ def _leaderboard_markdown(boards: Sequence[Leaderboard], remarks: Sequence[str])
         heads = ["#", "encoder", "read-out", NAMES[board.metric], "minus best", "p", board.inner_name]
         lines = [[*heads, "embedding", "parameters", "time of a run"], ["---:", "---", "---", *["---:"] * 7]]
         for i, entry in enumerate(board.entries, 1):
-            difference = format_score(dict(entry.difference)) if entry.difference else ""
+            difference = format_score(entry.difference) if entry.difference else ""
             p = format_p_value(entry.p).removeprefix("= ") if entry.p is not None else ""
             sizes = [f"{size:,}" if size else "" for size in (entry.embedding, entry.parameters)]
             seconds = format_duration(entry.seconds[0]) if entry.seconds else ""
-            cells = [str(i), entry.encoder, entry.readout, format_score(dict(entry.score)), difference, p]
+            cells = [str(i), entry.encoder, entry.readout, format_score(entry.score), difference, p]
             lines.append([escape_markdown(text) for text in (*cells, _inner_text(entry), *sizes, seconds)])
         blocks += [f"### {escape_markdown(board.target)}: {describe_clips(board.results)}"]
         blocks += ["\n".join(f"| {' | '.join(line)} |" for line in lines)]
@@ -200,17 +200,18 @@ def _board_content(board: Leaderboard, folder: Path) -> dict[str, Any]:
 def _forest_plot(board: Leaderboard, name: str) -> str:
     """Return a figure with score and interval of each row, best first."""
     defined = [entry for entry in board.entries if entry.score["value"] is not None]
+    values = [float(entry.score["value"] or 0.0) for entry in defined]
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for y, entry in enumerate(defined):
-            value, low, high = (entry.score[key] for key in ("value", "low", "high"))
+            value, low, high = values[y], entry.score["low"], entry.score["high"]
             colour = STAND_IN["linear" if entry.is_baseline else "muted" if entry.is_ruled_out else "network"]
             if low is not None and high is not None:
                 axes.plot([low, high], [y, y], color=colour, linewidth=2)
             marker, face = "s" if entry.is_baseline else "o", STAND_IN["paper"] if entry.is_ruled_out else colour
             axes.plot(value, y, marker, color=colour, markerfacecolor=face, markeredgewidth=1.6, markersize=6.5)
-        axes.axvline(defined[0].score["value"], color=STAND_IN["rule"], linewidth=1.2, zorder=0)
+        axes.axvline(values[0], color=STAND_IN["rule"], linewidth=1.2, zorder=0)
         axes.set_yticks(range(len(defined)), [shorten_label(entry.title, 48) for entry in defined])
         axes.set_ylim(len(defined) - 0.4, -0.6)
         axes.grid(axis="x", color=STAND_IN["rule"], linewidth=0.8)
