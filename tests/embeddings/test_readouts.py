@@ -259,3 +259,8 @@ def test_negative_numbers_count_from_the_last_layer() -> None:
 )
 def test_description_names_layers_and_statistics(options: dict[str, Any], text: str, lstm: LSTM) -> None:
     assert Readout(lstm, 12, **options).describe() == text
+
+
+@pytest.mark.parametrize(("count", "middle"), [(1, 0), (2, 1), (4, 2), (6, 3), (13, 6)])
+def test_middle_layer_is_half_of_the_layers(count: int, middle: int) -> None:
+    assert layer_numbers("middle", count) == [middle]
