@@ -128,6 +128,7 @@ class SweepTable(Callback):
         from etude.reports.comparison.compare import compare, write_comparison
         from etude.reports.comparison.leaderboard import build_leaderboards
         from etude.reports.comparison.leaderboard_page import leaderboard_text, write_leaderboard
+        from etude.reports.comparison.text import print_comparison
 
         comparison = compare([folder], CompareOptions(out=folder))
         paths = write_comparison(comparison)
@@ -135,6 +136,7 @@ class SweepTable(Callback):
             boards, remarks = build_leaderboards(comparison)
         except UserError as error:
             log.warning("leaderboard: left out: %s", error)
+            print_comparison(comparison)
             return paths
         print(leaderboard_text(boards, remarks))  # noqa: T201
         data = ", ".join(dict.fromkeys(axis_value(run, "data") for run in comparison.runs))
