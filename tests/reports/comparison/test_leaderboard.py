@@ -97,7 +97,7 @@ def write_probe() -> Callable[..., Path]:
         fits = {"genre": -INNER[row][fold], "valence": -0.1 * INNER[row][fold], "tempo": -4000.0 * INNER[row][fold]}
         model = {"backbone": row[0], "head": "linear", "task": "joint", "feature": "mel", "parameters": 1000 + number}
         model |= {
-            "embedding": 10 * (number + 1),
+            "dim": 10 * (number + 1),
             "linear_probe": {k: FIT | {"inner_score": fits[k]} for k in targets},
         }
         data = {"name": "made", "title": "Made", "hash": "h", "labels": "l", "split_hash": f"s{fold}", "fold": fold}

@@ -200,7 +200,7 @@ def _rank(
         entries.append(Entry(
             *labels[run.folder], run.folder, member.target["splits"][SPLIT]["scores"][metric],
             inner=fmean(known) if known and len(known) == len(losses[run.folder]) else None,
-            embedding=model.get("embedding"), parameters=model.get("parameters"),
+            embedding=model.get("dim"), parameters=model.get("parameters"),
             seconds=(median(seconds), max(seconds)) if seconds else None,
         ))  # fmt: skip
     baselines = _baselines(name, names, runs, members, labels)
