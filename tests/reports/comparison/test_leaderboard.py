@@ -221,7 +221,7 @@ def test_sentences_name_the_best_the_indistinguishable_rows_and_the_choice(board
     assert found and set(found[1].split(", ")) == equal
     assert "close (all layers)" in equal and not any(title.startswith(("weak", "baseline")) for title in equal)
     assert re.fullmatch(
-        r"It is the best of 5 test scores, so it is optimistic\. Choose by the inner log-loss, which does not use the "
+        r"The best of 5 test scores is optimistic\. Choose by the inner log-loss, which does not use the "
         r"test clips of a fold: it selects close, all layers \(row \d\)\. Selected again in each fold, the test score "
         r"is 0\.\d\d \[0\.\d\d, \d\.\d\d\], the score to expect of this choice\.",
         describe_choice(board),

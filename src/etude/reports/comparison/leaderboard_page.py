@@ -72,7 +72,7 @@ def describe_candidates(board: Leaderboard) -> str:
 
 def describe_choice(board: Leaderboard) -> str:
     """Return sentences on the optimism of the best score, and on the row that the inner scores choose."""
-    text = f"It is the best of {len(board.entries)} test scores, so it is optimistic."
+    text = f"The best of {len(board.entries)} test scores is optimistic."
     if board.chosen is None or board.choice is None:
         return text
     place = [entry.title for entry in board.entries].index(board.chosen.title) + 1
