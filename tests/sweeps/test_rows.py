@@ -124,7 +124,7 @@ def test_sweep_over_encoders_has_all_encoders_readouts_and_folds(
     mine = "+sweep.encoders.mine='backbone=ast backbone.weights=untrained'"
     found = sweep_encoders("data.split.fold=1,2", mine, "~sweep.encoders.musicnn_mtt")
     names = ["efficientat_mn04", "musicnn_msd", "mine"]
-    readouts = ["default", "middle", "all", "all_mean_std"]
+    readouts = ["default", "all", "all_mean_std"]
     assert [(job[0], job[1], job[-1]) for job in found] == [
         (f"data.split.fold={fold}", f"readout={readout}", f"choices.encoder={name}")
         for fold in (1, 2)
