@@ -208,9 +208,9 @@ def test_read_out_leaves_modes_and_random_numbers_unchanged() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": "first"}, r"readout\.layers must be null, last, all or a list of numbers .* got 'first'"),
-        ({"layers": []}, r"readout\.layers must be null, last, all or a list of numbers .* got \[\]"),
-        ({"layers": 3}, r"readout\.layers must be null, last, all or a list of numbers .* got 3"),
+        ({"layers": "first"}, r"readout\.layers must be null, last, middle, all or a list of numbers .* got 'first'"),
+        ({"layers": []}, r"readout\.layers must be null, last, middle, all or a list of numbers .* got \[\]"),
+        ({"layers": 3}, r"readout\.layers must be null, last, middle, all or a list of numbers .* got 3"),
         ({"layers": [1, 4]}, r"readout\.layers: the backbone has 3 layers, .* from -4 to 3 .* got 4"),
         ({"layers": [True]}, r"readout\.layers: the backbone has 3 layers, .* got True"),
         ({"layers": [1.5]}, r"readout\.layers: the backbone has 3 layers, .* got 1\.5"),
@@ -259,3 +259,8 @@ def test_negative_numbers_count_from_the_last_layer() -> None:
 )
 def test_description_names_layers_and_statistics(options: dict[str, Any], text: str, lstm: LSTM) -> None:
     assert Readout(lstm, 12, **options).describe() == text
+
+
+@pytest.mark.parametrize(("count", "middle"), [(1, 0), (2, 1), (4, 2), (6, 3), (13, 6)])
+def test_middle_layer_is_half_of_the_layers(count: int, middle: int) -> None:
+    assert layer_numbers("middle", count) == [middle]

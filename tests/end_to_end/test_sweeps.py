@@ -222,3 +222,31 @@ def test_official_folds_of_table_are_pooled(tmp_path: Path, sweep: Callable[...,
     report = next(tmp_path.glob("outputs/*/0_*/report.html")).read_text("utf-8")
     assert "a, of the official folds a, b, c" in report
     assert "because the official splits separate them" in report
+
+
+@pytest.mark.full
+def test_sweep_over_encoders_ends_with_a_leaderboard_and_is_resumed(
+    tmp_path: Path, sweep: Callable[..., Result]
+) -> None:
+    fewer = ["~sweep.encoders.musicnn_msd", "~sweep.encoders.musicnn_mtt", "data.split.fold=0,1"]
+    missing = "+sweep.encoders.mine='backbone=efficientat backbone.weights=no.pt'"
+    result = sweep(tmp_path, "-m", "sweep=encoders", "readout=default", *fewer, missing)
+    assert result.returncode == 2, result.stderr
+    (folder,) = tmp_path.glob("outputs/*_sweep*")
+    assert statuses(folder) == ["done", "failed", "done", "failed"]
+    assert "no.pt" in (folder / "leaderboard.md").read_text("utf-8")  # the reason of the missing row
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("genre: ") and not any(len(line) > 80 for line in lines if not line.startswith("/"))
+    resumed = sweep(tmp_path, "-m", "sweep=encoders", "readout=default,all", *fewer, f"sweep.resume={folder}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert statuses(folder) == ["done", "failed", "done", "failed", "done", "done"]
+    with (folder / "leaderboard.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = ("efficientat_mn04", "baseline")
+    assert {(row["encoder"], row["readout"]) for row in rows} == {
+        (names[0], "own embedding"),
+        (names[0], "all layers"),
+        (names[1], "mel, chroma statistics"),
+    }
+    assert [row["is_chosen"] for row in rows].count("True") == 1
+    assert {row["embedding"] for row in rows} == {"384.0", "1024.0", ""}

@@ -57,6 +57,8 @@ KNOWN = {
     "src/etude/loggers/mlflow.py": {"to_csv": TEXT},
     "src/etude/loggers/wandb.py": {"dump": "a file of an artifact that is uploaded"},
     "src/etude/reports/comparison/compare.py": {"to_csv": TEXT, "to_json": TEXT},
+    "src/etude/reports/comparison/leaderboard.py": {"to_csv": TEXT},
+    "src/etude/reports/comparison/leaderboard_page.py": {"to_csv": TEXT},
     "src/etude/reports/comparison/scores.py": {"to_csv": TEXT},
     "src/etude/reports/maps/page.py": {"to_csv": TEXT},
     "src/etude/reports/svg.py": {"savefig": STREAM, "save": STREAM},

@@ -25,8 +25,9 @@ class Readout(nn.Module):
     Args:
         backbone: The backbone. It is not part of this module.
         bins: Feature bins per frame, F.
-        layers: Layers that are read. None for the backbone's own embedding; `last`; `all`; or a list of numbers. Layer
-            0 is the input embedding, 1 the first layer, and -1 the last layer. `all` includes layer 0.
+        layers: Layers that are read. None for the backbone's own embedding; `last`; `middle`; `all`; or a list of
+            numbers. Layer 0 is the input embedding, 1 the first layer, and -1 the last layer. `all` includes layer 0,
+            and `middle` is layer L / 2 of L layers, rounded up.
         pooling: Statistics over the valid frames of a clip: `mean`; `mean_std`, the mean and the population standard
             deviation; or `mean_max`, the mean and the maximum.
         combine: `concat`, or `weighted` for a sum with learned weights. A sum requires layers of equal width.
@@ -177,16 +178,19 @@ def layer_numbers(layers: str | Sequence[int], count: int) -> list[int]:
     """Return the numbers of the selected layers, each in 0..count - 1.
 
     Args:
-        layers: `last`, `all`, or a list of numbers, which are negative if they count from the last layer.
+        layers: `last`, `middle`, `all`, or a list of numbers, which are negative if they count from the last layer.
         count: Number of layers with the input embedding.
 
     Raises:
         ValueError: The selection is none of these, is empty, or contains a layer twice or a layer that does not exist.
     """
-    if layers in ("last", "all"):
-        return [count - 1] if layers == "last" else list(range(count))
+    named = {"last": [count - 1], "middle": [count // 2], "all": list(range(count))}
+    if isinstance(layers, str) and layers in named:
+        return named[layers]
     if isinstance(layers, str) or not isinstance(layers, Sequence) or not layers:
-        raise ValueError(f"readout.layers must be null, last, all or a list of numbers such as [0,-1], got {layers!r}")
+        raise ValueError(
+            f"readout.layers must be null, last, middle, all or a list of numbers such as [0,-1], got {layers!r}"
+        )
     numbers = []
     for layer in layers:
         if not isinstance(layer, int) or isinstance(layer, bool) or not -count <= layer < count:

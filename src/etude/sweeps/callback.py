@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from etude.reports.comparison.text import Comparison
 
 KEY = "hydra.callbacks.table"  # of this callback in the config
-RESERVED = ("compare", "curves", "maps")  # names of the pages of each sweep
+RESERVED = ("compare", "curves", "leaderboard", "maps")  # names of the pages of each sweep
 log = logging.getLogger(__name__)
 
 
@@ -40,6 +40,8 @@ class SweepTable(Callback):
             to the validation scores of this target. None draws no maps.
         page: Fields of `PageOptions` of a page that contains all further tables in their order. None writes no page.
         ensemble: Whether all runs are averaged in the folder `ensemble`.
+        leaderboard: Whether to rank the encoders and read-outs of the sweep on a page, and to print this ranking
+            instead of the comparison.
     """
 
     def __init__(
@@ -48,11 +50,13 @@ class SweepTable(Callback):
         maps: str | None = None,
         page: Mapping[str, Any] | None = None,
         ensemble: bool = False,
+        leaderboard: bool = False,
     ) -> None:
         self.tables = {} if tables is None else tables
         self.maps = maps
         self.page = page
         self.ensemble = ensemble
+        self.leaderboard = leaderboard
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
         """Check all options before the first job, because Hydra turns the errors of later calls into warnings.
@@ -127,13 +131,34 @@ class SweepTable(Callback):
         from etude.reports.comparison.compare import compare_folders  # heavy: numpy
 
         try:
-            for path in compare_folders([folder])[1]:
+            paths = self._rank(folder) if self.leaderboard else compare_folders([folder])[1]
+            for path in paths:
                 print(path)  # noqa: T201
         except Exception as error:
             explained = os_errors.to_user_error(error, os_errors.FOLDER_REMEDY)
             if explained is None:
                 raise
             print(explained, file=sys.stderr)  # noqa: T201
+
+    def _rank(self, folder: Path) -> list[Path]:
+        """Print the leaderboard instead of the comparison, write the files of both, and return their paths."""
+        from etude.reports.comparison.axes import CompareOptions, axis_value  # heavy: numpy
+        from etude.reports.comparison.compare import compare, write_comparison
+        from etude.reports.comparison.leaderboard import build_leaderboards
+        from etude.reports.comparison.leaderboard_page import leaderboard_text, write_leaderboard
+        from etude.reports.comparison.text import print_comparison
+
+        comparison = compare([folder], CompareOptions(out=folder))
+        paths = write_comparison(comparison)
+        try:
+            boards, remarks = build_leaderboards(comparison)
+        except UserError as error:
+            log.warning("leaderboard: left out: %s", error)
+            print_comparison(comparison)
+            return paths
+        print(leaderboard_text(boards, remarks))  # noqa: T201
+        data = ", ".join(dict.fromkeys(axis_value(run, "data") for run in comparison.runs))
+        return [*paths, *write_leaderboard(folder, boards, remarks, data)]
 
     def _write_table(
         self, folder: Path, runs: list[ComparedRun], name: str, table: Mapping[str, Any]
