@@ -22,6 +22,18 @@ class RunError(RuntimeError):
     """
 
 
+class Refused(SystemExit):
+    """Exception with which a Hydra callback ends a command. Hydra turns any other exception into a warning.
+
+    Args:
+        error: Reason of the refusal.
+    """
+
+    def __init__(self, error: UserError | RunError) -> None:
+        super().__init__(1 if isinstance(error, RunError) else 2)
+        self.error = error
+
+
 def one_line_message(error: BaseException, limit: int | None = None) -> str:
     """Return the message of an exception in one line.
 

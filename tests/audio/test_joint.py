@@ -7,9 +7,8 @@ import pytest
 import soxr
 import torch
 
-from etude.audio.frontend import ImageFront
+from etude.audio.frontend import ImageFront, JointFrontEnd
 from etude.audio.frontend_modules import Resampler
-from etude.audio.joint import JointFrontEnd
 from etude.audio.kaldi import EfficientATFront
 from etude.audio.log_mel import LogMelChroma, MusicnnFront
 from etude.config.instantiate import make

@@ -152,7 +152,7 @@ def test_wrong_name_in_a_defaults_list_is_reported(defaults: str, message: str, 
         ("++logger.wandb={_target_: etude.tracking.wandb}", "was renamed; use etude.loggers.wandb.wandb_logger"),
         (
             "++logger.tensorboard={_target_: etude.loggers.tensorboard.tensorboard_logger}",
-            "was renamed; use etude.loggers.csv.tensorboard_logger",
+            "was renamed; use etude.loggers.base.tensorboard_logger",
         ),
         ("weighting._target_=etude.tasks.balance.Sum", "was renamed; use etude.tasks.loss_weighting.WeightedSum"),
         ("weighting={_target_: etude.tasks.surgery.PCGrad}", "was renamed; use etude.tasks.loss_weighting.PCGrad"),

@@ -23,8 +23,7 @@ from etude.experiment import ensemble
 from etude.experiment.ensemble import EnsembleOptions, make_ensemble
 from etude.files.safe_read import read_checkpoint
 from etude.inference.model import Model
-from etude.runs.folder import RunFolder
-from etude.runs.results import write_predictions, write_record, write_split
+from etude.runs.folder import RunFolder, write_predictions, write_record, write_split
 from etude.training.network import build_network
 
 WriteRun = Callable[..., Path]

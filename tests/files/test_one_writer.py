@@ -52,7 +52,7 @@ KNOWN = {
     "src/etude/inference/figure.py": {"TemporaryDirectory": TEMPORARY},
     "src/etude/inference/predict.py": {"truncate": CHECKED},
     "src/etude/inference/tables.py": {"ParquetWriter": CHECKED},
-    "src/etude/loggers/csv.py": {"save": "the logger's own method"},
+    "src/etude/loggers/base.py": {"save": "the logger's own method"},
     "src/etude/loggers/dashboard.py": {"save": "a view on the server of Weights & Biases"},
     "src/etude/loggers/mlflow.py": {"to_csv": TEXT},
     "src/etude/loggers/wandb.py": {"dump": "a file of an artifact that is uploaded"},

@@ -10,8 +10,7 @@ import pytest
 from pytorch_lightning.loggers import Logger
 
 from etude.errors import RunError, UserError
-from etude.loggers.base import Tracker, tracked
-from etude.loggers.csv import tensorboard_logger
+from etude.loggers.base import Tracker, tensorboard_logger, tracked
 from etude.loggers.finished_run import FinishedRun
 from etude.loggers.mlflow import mlflow_logger
 from etude.loggers.wandb import wandb_logger

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from etude.loggers.csv import CurveLogger
+from etude.loggers.base import CurveLogger
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -31,7 +31,7 @@ FILES = {
     *(names.TRACKERS, names.LR_TABLE, names.LR_PLOT, names.BEST, names.LAST, names.JOBS, names.MULTIRUN),
 }
 ELSEWHERE = {  # files of the same name in other folders
-    ("experiment/output_check.py", "config.yaml"): "file of Hydra in hydra.output_subdir",
+    ("sweeps/callback.py", "config.yaml"): "file of Hydra in hydra.output_subdir",
 }
 
 

@@ -16,7 +16,7 @@ from etude.api.run_object import Run
 from etude.errors import UserError
 from etude.evaluation import measure
 from etude.files.journal import file_hash
-from etude.loggers.csv import CurveLogger
+from etude.loggers.base import CurveLogger
 from etude.reports import run_report
 from etude.runs import readers
 from etude.runs.folder import METRICS, PREDICTIONS, RECORD, RunFolder

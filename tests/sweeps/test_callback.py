@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from etude.experiment.output_check import Refused
+from etude.errors import Refused
 from etude.reports.comparison.scores import best_and_worst_runs, read_runs
 from etude.reports.maps import page
 from etude.reports.maps.page import MapOptions

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from etude.config.compose import open_hydra
 from etude.config.override_errors import override_errors
 from etude.errors import UserError
-from etude.sweeps.rows import check_rows, combine_rows, rows_key
+from etude.sweeps.jobs import check_rows, combine_rows, rows_key
 from hydra_plugins.etude_rows import RowSweeper
 
 ROWS = {"small": "backbone=cnn optim.lr=1e-3", "large": "backbone=ast readout=last", "none": None}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from etude.api.run_object import Run
 from etude.config.compose import Composer, open_hydra
 from etude.config.override_errors import format_errors, override_errors
-from etude.errors import UserError
+from etude.errors import Refused, UserError
 from etude.experiment import start
 from etude.runs.folder import RunFolder, locate_run
 
@@ -40,8 +40,6 @@ def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> 
         UserError: Overrides, config or data are invalid. No files are left.
         RunError: A loss is not finite, memory is exhausted or the disk is full.
     """
-    from etude.experiment.output_check import Refused  # heavy: hydra, which `load` does not need
-
     arguments = [overrides] if isinstance(overrides, str) else [str(override) for override in overrides]
     if flags := [argument for argument in arguments if argument.startswith("-")]:
         raise UserError(f"{flags[0]}: is a flag of the command line; from Python use overrides and config_dir=")

@@ -12,7 +12,7 @@ from typing import Any
 from etude.cli.runner import guard_command
 from etude.config.compose import help_text, parse_arguments, run_hydra
 from etude.config.override_errors import format_errors, override_errors
-from etude.errors import RunError, UserError
+from etude.errors import Refused, RunError, UserError
 from etude.experiment import start
 from etude.files import os_errors
 from etude.sweeps import launcher
@@ -45,7 +45,7 @@ def _train(argv: Sequence[str] | None) -> int:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text(sys.argv[1:]))  # noqa: T201
         return 0
-    from etude.experiment.output_check import OutputCheck, Refused, check_third_party  # heavy: hydra
+    from etude.sweeps.callback import OutputCheck, check_third_party  # heavy: hydra
 
     try:
         flags = parse_arguments(sys.argv[1:])

@@ -16,7 +16,6 @@ from etude.errors import UserError
 NETWORK_MODULES = (
     "etude.audio.checkpoint_fronts",
     "etude.audio.frontend",
-    "etude.audio.joint",
     "etude.audio.kaldi",
     "etude.audio.log_mel",
     "etude.backbones",

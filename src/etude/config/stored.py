@@ -57,10 +57,14 @@ TARGETS = {
         "Uncertainty": "etude.tasks.loss_weighting.UncertaintyWeighting",
     },
     "etude.tasks.surgery": {"PCGrad": "etude.tasks.loss_weighting.PCGrad"},
-    "etude.loggers.tensorboard": {"tensorboard_logger": "etude.loggers.csv.tensorboard_logger"},
+    "etude.loggers.csv": {
+        "csv_logger": "etude.loggers.base.csv_logger",
+        "tensorboard_logger": "etude.loggers.base.tensorboard_logger",
+    },
+    "etude.loggers.tensorboard": {"tensorboard_logger": "etude.loggers.base.tensorboard_logger"},
     "etude.tracking": {
         "mlflow": "etude.loggers.mlflow.mlflow_logger",
-        "tensorboard": "etude.loggers.csv.tensorboard_logger",
+        "tensorboard": "etude.loggers.base.tensorboard_logger",
         "wandb": "etude.loggers.wandb.wandb_logger",
     },
 }

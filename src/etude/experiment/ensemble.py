@@ -33,8 +33,15 @@ from etude.reports.comparison.pooling import (
     join_distinct,
 )
 from etude.reports.run_report import write_report
-from etude.runs.folder import ENSEMBLE, RunFolder, find_runs
-from etude.runs.results import write_metrics, write_predictions, write_record, write_split
+from etude.runs.folder import (
+    ENSEMBLE,
+    RunFolder,
+    find_runs,
+    write_metrics,
+    write_predictions,
+    write_record,
+    write_split,
+)
 from etude.training.averaged import averaged_key, averaged_recipe
 from etude.training.network import build_network
 

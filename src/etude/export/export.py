@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from etude.audio.joint import JointFrontEnd
+from etude.audio.frontend import JointFrontEnd
 from etude.errors import UserError, one_line_message
 from etude.export import model_card
 from etude.export.graph import (

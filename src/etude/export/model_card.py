@@ -10,8 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.audio.frontend import FrontEnd
-from etude.audio.joint import JointFrontEnd
+from etude.audio.frontend import FrontEnd, JointFrontEnd
 from etude.evaluation.formatting import (
     NAMES,
     capitalise_first,

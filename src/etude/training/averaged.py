@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from etude.audio.joint import JointFrontEnd
+from etude.audio.frontend import JointFrontEnd
 from etude.backbones.base import Backbone, replace_lstms
 from etude.config.instantiate import make
 from etude.embeddings.readouts import Readout

@@ -11,7 +11,7 @@ from hydra.plugins.sweeper import Sweeper
 from etude.errors import UserError
 from etude.files import atomic, ownership
 from etude.runs.folder import MULTIRUN
-from etude.sweeps.rows import check_rows, combine_rows, rows_key
+from etude.sweeps.jobs import check_rows, combine_rows, rows_key
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction

@@ -30,8 +30,7 @@ from etude.reports.comparison.leaderboard_page import (
 )
 from etude.reports.comparison.runs import scored_targets
 from etude.reports.comparison.text import Comparison
-from etude.runs.folder import RunFolder
-from etude.runs.results import write_metrics
+from etude.runs.folder import RunFolder, write_metrics
 
 FOLDS, GROUPS, CLIPS = 2, 18, 144
 CLASSES = ["folk", "jazz", "rock"]
