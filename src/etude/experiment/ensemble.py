@@ -33,15 +33,8 @@ from etude.reports.comparison.pooling import (
     join_distinct,
 )
 from etude.reports.run_report import write_report
-from etude.runs.folder import (
-    ENSEMBLE,
-    RunFolder,
-    find_runs,
-    write_metrics,
-    write_predictions,
-    write_record,
-    write_split,
-)
+from etude.runs import folder as run_folder
+from etude.runs.folder import ENSEMBLE, RunFolder, find_runs
 from etude.training.averaged import averaged_key, averaged_recipe
 from etude.training.network import build_network
 
@@ -161,8 +154,8 @@ def make_ensemble(options: EnsembleOptions) -> Path:
         _write_checkpoint(run, recipe, members)
         config = ensemble_config(members, recipe, out.resolve().name)
         write_text(run.config_path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        write_split(run, _split_table(members, table))
-        write_predictions(run, table)
+        run_folder.write_split(run, _split_table(members, table))
+        run_folder.write_predictions(run, table)
         records = [member.files.record for member in members]
         record = averaged_record(records, [member.earlier_training for member in members], tables, table)
         record["ensemble"]["members"] = [
@@ -172,10 +165,10 @@ def make_ensemble(options: EnsembleOptions) -> Path:
         record["ensemble"] |= {"weights": weights} if weights else {}
         record |= describe_environment() | {"name": config["name"], "started": start_time.isoformat(timespec="seconds")}
         record["seconds"]["total"] = round(record["seconds"].get("total", 0) + time.monotonic() - began, 1)
-        write_record(run, record)
+        run_folder.write_record(run, record)
         errors = [find_worst_errors(table, name, target["kind"])["rows"] for name, target in targets.items()]
         copy_worst_errors([member.files for member in members], run, {str(row[0]) for rows in errors for row in rows})
-        write_metrics(run)
+        run_folder.write_metrics(run)
         write_report(run)
     except BaseException:
         start.close(out)
