@@ -79,7 +79,7 @@ def stub_results(run: RunFolder) -> None:
 @pytest.fixture
 def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write no metrics and no report of an ensemble, which takes most of the time."""
-    monkeypatch.setattr(ensemble, "write_metrics", stub_results)
+    monkeypatch.setattr(ensemble.run_folder, "write_metrics", stub_results)
     monkeypatch.setattr(ensemble, "write_report", lambda run: None)
 
 
