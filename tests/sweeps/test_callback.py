@@ -239,3 +239,13 @@ def test_test_scores_do_not_select_runs(sweep: Path) -> None:
     assert best_and_worst_runs(selected, "genre") == [selected[1], selected[2], selected[0]]  # type: ignore[arg-type, comparison-overlap]
     selected[1] = scored(1, "ast", None, 0.9)
     assert best_and_worst_runs(selected, "genre") == [selected[2], selected[0]]  # type: ignore[arg-type, comparison-overlap]
+
+
+def test_leaderboard_names_failed_jobs_without_a_run_folder(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ["number,folder,status,reason", "0,improved_lstm_seed0,done,", "9,9_mine,failed,no.pt: no such file"]
+    (sweep / "jobs.csv").write_text("\n".join(rows) + "\n", "utf-8")
+    end(SweepTable(leaderboard=True), sweep)
+    output = capsys.readouterr().out
+    assert "9_mine: failed: no.pt: no such file" in output and output.count("9_mine") == 1
+    assert "9\\_mine: failed: no.pt" in (sweep / "leaderboard.md").read_text("utf-8")
+    assert {"compare.html", "leaderboard.html", "leaderboard.csv"} <= {path.name for path in sweep.iterdir()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,8 @@ from omegaconf import OmegaConf
 from etude.errors import Refused, RunError, UserError
 from etude.experiment import start
 from etude.files import os_errors, ownership
-from etude.runs.folder import ENSEMBLE, MULTIRUN, RunFolder, find_runs
+from etude.runs.folder import ENSEMBLE, JOBS, MULTIRUN, RunFolder, find_runs
+from etude.sweeps.jobs import FAILED
 from etude.sweeps.progress import STATUS
 from etude.system.distributed import is_rank_zero
 
@@ -156,6 +158,7 @@ class SweepTable(Callback):
         paths = write_comparison(comparison)
         try:
             boards, remarks = build_leaderboards(comparison)
+            remarks += _failures_without_run(folder)
         except UserError as error:
             log.warning("leaderboard: left out: %s", error)
             print_comparison(comparison)
@@ -214,6 +217,15 @@ class SweepTable(Callback):
         except Exception as error:  # of any kind, because the runs are complete without the page
             log.warning("maps of %s: left out: %s", self.maps, error)
             return None
+
+
+def _failures_without_run(sweep: Path) -> list[str]:
+    """Return a remark for each failed job without a run folder, because it was refused before it created the folder."""
+    if not (path := sweep / JOBS).is_file():  # of another launcher
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        failed = [row for row in csv.DictReader(file) if row["status"] == FAILED]
+    return [f"{row['folder']}: failed: {row['reason']}" for row in failed if not (sweep / row["folder"]).is_dir()]
 
 
 def _table_options(name: str, table: Any) -> CompareOptions:
