@@ -60,6 +60,12 @@ def test_deleted_key_of_the_command_line_is_kept() -> None:
     assert jobs("~sweep.encoders.x", rows={"a": "backbone=cnn"})[0][0] == "~sweep.encoders.x"
 
 
+def test_jobs_do_not_depend_on_other_rows() -> None:
+    arguments = ["+sweep.encoders.b='x=2'", "~sweep.encoders.c", "seed=1"]
+    (job,) = combine_rows({"a": "x=1"}, {}, arguments, source="sweep.encoders")
+    assert job.overrides == ["seed=1", "x=1"]
+
+
 @pytest.mark.parametrize(
     ("rows", "arguments", "message"),
     [

@@ -260,6 +260,8 @@ def combine_rows(
         raise UserError(f"{source}: contains no row; add one, such as \"+{source}.small='backbone=cnn'\"")
     _refuse_equal_rows(parsed, source)
     given = {override.get_key_element(): _values(override) for override in parse_overrides(list(arguments), loader)}
+    # Jobs do not depend on the other rows, so that a resumed sweep finds them although rows were added or removed.
+    given = {key: values for key, values in given.items() if not f"{key.lstrip('+~')}.".startswith(f"{source}.")}
     for name, row in parsed.items():
         if shared := [key for key in row if key in given]:
             both = f"{given[shared[0]][0]}: the row {name} of this sweep sets {shared[0]} too"
