@@ -47,6 +47,9 @@ class Job:
         code: Exit status of the process; negative for a signal.
         seconds: Duration of the job.
         score: Monitored score of the task on the validation split.
+        error: Error message of the job, or the reason why it cannot start.
+        already_finished: Whether the job was finished before this command.
+        sweep: Folder of the sweep.
     """
 
     number: int
@@ -60,11 +63,8 @@ class Job:
     seconds: float | None = None
     score: float | None = None
     error: str = ""
-    """Error message of the job, or the reason why it cannot start."""
     already_finished: bool = False
-    """Whether the job was finished before this command."""
     sweep: Path | None = None
-    """Folder of the sweep."""
 
     @property
     def name(self) -> str:
@@ -216,12 +216,7 @@ def rows_key(sweeper: DictConfig) -> str:
 
 @dataclass(frozen=True)
 class RowJob:
-    """Job of a row.
-
-    Args:
-        row: Name of the row.
-        overrides: Overrides of the job.
-    """
+    """Job of a row, with the name of the row and the overrides of the job."""
 
     row: str
     overrides: list[str]
@@ -260,7 +255,7 @@ def combine_rows(
         raise UserError(f"{source}: contains no row; add one, such as \"+{source}.small='backbone=cnn'\"")
     _refuse_equal_rows(parsed, source)
     given = {override.get_key_element(): _values(override) for override in parse_overrides(list(arguments), loader)}
-    # Jobs do not depend on the other rows, so that a resumed sweep finds them although rows were added or removed.
+    # jobs do not depend on the other rows, so that a resumed sweep finds them if rows were added or removed
     given = {key: values for key, values in given.items() if not f"{key.lstrip('+~')}.".startswith(f"{source}.")}
     for name, row in parsed.items():
         if shared := [key for key in row if key in given]:
