@@ -21,6 +21,7 @@ from etude.export.graph import Graph
 from etude.inference.model import Model, Pretrained
 from etude.runs.folder import RunFolder
 
+pytestmark = pytest.mark.full
 Result = subprocess.CompletedProcess[str]
 
 

@@ -14,8 +14,6 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.errors import HydraException
-
 from etude.config.override_errors import format_errors, override_errors
 from etude.config.overrides import parse_overrides, quote_value
 from etude.errors import UserError
@@ -306,6 +304,8 @@ def _parse_row(key: str, text: Any, loader: Any) -> dict[str, str]:
     Raises:
         UserError: The text is not a list of overrides with one value each.
     """
+    from hydra.errors import HydraException  # heavy: hydra
+
     example = "such as 'backbone=cnn optim.lr=1e-3'"
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"{key}: must be a text of overrides, {example}; got {text!r}")
