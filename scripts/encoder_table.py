@@ -170,7 +170,7 @@ def inner_score(sweep: Path) -> float | None:
     scores = [
         probe["inner_score"]
         for run in map(RunFolder, find_runs(sweep))
-        if run.path.parent.name != "pooled"
+        if run.path.parent.name != "pooled" and run.is_finished
         for probe in (run.record["model"].get("linear_probe") or {}).values()
     ]
     return float(np.mean(scores)) if scores and None not in scores else None
@@ -196,6 +196,7 @@ def build_tables(outputs: Path, inner: bool) -> str:
                 continue
             test = score_test(runs)
             jobs = [RunFolder(run) for run in find_runs(sweep) if run.parent.name != "pooled"]
+            jobs = [run for run in jobs if run.is_finished]  # a sweep may be running
             seconds = np.median([run.record["seconds"]["total"] for run in jobs])
             rows.append(
                 f"| {row} | {format_score(test['score'])} | {format_score(test['difference'])} | {seconds:.0f} |"
