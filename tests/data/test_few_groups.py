@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 from tests.data.split_tables import GENRE, splits_per_group
 
-from etude.data.datamodule import _log_unlearnable_classes
+from etude.data.datamodule import MusicData
 from etude.data.partition import SPLITS, UNUSED
 from etude.data.splits import Split, class_counts, unlearnable_classes
 
@@ -58,6 +61,12 @@ def test_classes_without_training_clips_are_named(caplog: pytest.LogCaptureFixtu
         }
     }
     assert unlearnable_classes(counts["genre"]) == (["two"], ["one"])
-    _log_unlearnable_classes(counts)
+    data: Any = SimpleNamespace(class_counts=counts, fitted_splits=("train",))
+    MusicData._log_unlearnable_classes(data)
     assert "genre: no training clips of two (0 val, 8 test), so these clips cannot be classified" in caplog.text
     assert "genre: only training clips of one, so they are not tested" in caplog.text
+    caplog.clear()
+    counts["genre"]["two"]["val"] = 1
+    data.fitted_splits = ("train", "val")  # as those of a linear probe
+    MusicData._log_unlearnable_classes(data)
+    assert "no training clips" not in caplog.text

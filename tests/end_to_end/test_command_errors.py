@@ -9,7 +9,7 @@ import pytest
 from etude.cli.train import main
 from etude.config.override_errors import override_errors
 
-BACKBONES = "available: ast, cnn, convnet, efficientat, lstm, musicnn, timm"
+BACKBONES = "available: ast, cnn, convnet, efficientat, hf, lstm, musicnn, timm"
 
 
 @pytest.mark.parametrize(

@@ -55,5 +55,8 @@ def test_early_stopping_by_validation_is_recorded(monitors: list[str], expected:
     checkpoint = SimpleNamespace(best_model_path="", best_model_score=None, monitor=None)
     trainer: Any = SimpleNamespace(checkpoint_callback=checkpoint, early_stopping_callbacks=stopping, current_epoch=3)
     learner: Any = torch.nn.Linear(2, 1)
+    learner.recipe = {"config": {"backbone": {"weights": "msd"}}}
+    learner.readout = SimpleNamespace(weights=None, dim=2, describe=lambda: "the backbone's own")
     summary = provenance.summarise_training(trainer, learner)
     assert summary["monitor"] is None and summary["stopped_by"] == expected
+    assert (summary["parameters"], summary["trainable"], summary["weights"], summary["dim"]) == (3, 3, "msd", 2)

@@ -35,9 +35,7 @@ def test_page_of_predictions_escapes_names(tmp_path: Path, monkeypatch: pytest.M
         return [FilePreview(reason=path.name) for path, _ in jobs]
 
     monkeypatch.setattr(page.worker_processes, "map_jobs", map_jobs)
-    plan: Any = SimpleNamespace(
-        window=2.0, overlap=False, crops=0, front=SimpleNamespace(sync="none", n_mels=4, rate=8000)
-    )
+    plan: Any = SimpleNamespace(window=2.0, overlap=False, crops=0, front=LogMelChroma(n_mels=4, rate=8000))
     monkeypatch.setattr(page, "frequency_ticks", lambda _: [(0.5, NAMES[2])])
     path = page.write_page(tmp_path, predictions, len(predictions), model, plan, NAMES[3], len(names))
     parsed = assert_harmless(path.read_text("utf-8"), scripts=1)
