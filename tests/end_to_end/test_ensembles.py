@@ -51,5 +51,5 @@ def test_small_ensemble_is_a_run(packs: Path, clips: list[Path], tmp_path: Path)
     assert dims[2] == sum(dims[:2])
     assert "is an ensemble; inspect the run of one of its members" in run("inspect", ensemble, status=2)
     assert "is given twice" in run("ensemble", members[0], members[0], f"--out={out / 'd'}", status=2)
-    transfer = [f"transfer.init_from={ensemble}", "transfer=probe", f"hydra.run.dir={out / 'e'}"]
-    assert "is an ensemble" in run("train", *transfer, f"data.packs={packs}", status=2)
+    transfer = ["transfer=probe", f"transfer.init_from={ensemble}", "transfer.overlap=allow"]
+    assert "is an ensemble" in run("train", *transfer, f"hydra.run.dir={out / 'e'}", f"data.packs={packs}", status=2)
