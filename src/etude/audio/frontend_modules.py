@@ -8,6 +8,7 @@ to the clip's own loudest frame, and reflection is at the clip's own end.
 from __future__ import annotations
 
 from math import ceil, gcd
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from etude.audio.filterbanks import AMIN
 from etude.audio.masks import valid
 
+Lengths = TypeVar("Lengths", Tensor, int)
 RESAMPLER_REACH = 128  # reach of the filters of soxr in samples of the output, to either side
 
 
@@ -168,7 +170,7 @@ class Resampler(nn.Module):
         self.reach = reach
         self.register_buffer("kernel", torch.from_numpy(kernel)[:, None])
 
-    def count(self, lengths: Tensor) -> Tensor:
+    def count(self, lengths: Lengths) -> Lengths:
         """Return the number of samples of the output for numbers of samples of the input."""
         return (2 * lengths * self.phases + self.stride) // (2 * self.stride)
 
@@ -176,4 +178,4 @@ class Resampler(nn.Module):
         """Resample waveforms (B, N) with zeros after the end of each clip to (B, N'), with N' = N new_rate / rate."""
         padded = F.pad(waveform, (self.reach, self.reach + 2 * self.stride))[:, None]
         samples = F.conv1d(padded, self.kernel, stride=self.stride).transpose(1, 2).flatten(1)
-        return samples[:, : (2 * waveform.shape[1] * self.phases + self.stride) // (2 * self.stride)]
+        return samples[:, : self.count(waveform.shape[1])]

@@ -39,13 +39,22 @@ def network_values(model: str) -> dict[str, Any]:
     Raises:
         UserError: The checkpoint cannot be read, or is of a type that is not supported.
     """
-    config = read_model_json(model, "config.json")
-    if config is None:
-        raise UserError(f"backbone.model={model}: has no config.json, so it is no checkpoint of transformers")
-    extractor = read_extractor(model, str(config.get("model_type")))
+    config, extractor = _read_configs(model)
     if config["model_type"] == "clap":
         config = {**config.get("audio_config", {}), "model_type": "clap_audio_model"}
     return {**_plain(config), "extractor": _plain(extractor)}
+
+
+def _read_configs(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the config of a checkpoint's network, and the settings of its feature extractor.
+
+    Raises:
+        UserError: The checkpoint cannot be read, or is of a type that is not supported.
+    """
+    config = read_model_json(model, "config.json")
+    if config is None:
+        raise UserError(f"backbone.model={model}: has no config.json, so it is no checkpoint of transformers")
+    return config, read_extractor(model, str(config.get("model_type")))
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,10 +106,7 @@ def front_values(model: str) -> dict[str, Any]:
     Raises:
         UserError: The checkpoint cannot be read, or is of a type that is not supported.
     """
-    config = read_model_json(model, "config.json")
-    if config is None:
-        raise UserError(f"backbone.model={model}: has no config.json, so it is no checkpoint of transformers")
-    extractor = read_extractor(model, str(config.get("model_type")))
+    config, extractor = _read_configs(model)
     try:
         return _front(EXTRACTORS[config["model_type"]], extractor).to_dict()
     except (TypeError, ValueError) as error:

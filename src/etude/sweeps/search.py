@@ -1,4 +1,4 @@
-"""Searches: spaces in Hydra's override grammar, Optuna studies that can be resumed, and the best trial."""
+"""Sweepers that launch all jobs at once, and searches: spaces in Hydra's override grammar, studies, the best trial."""
 
 from __future__ import annotations
 
@@ -10,17 +10,46 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from hydra.plugins.sweeper import Sweeper
+
 from etude.config.overrides import parse_overrides
 from etude.errors import UserError
 from etude.files.atomic import write_text
+from etude.files.ownership import open_folder
+from etude.runs.folder import MULTIRUN
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
+    from hydra.types import HydraContext, TaskFunction
+    from omegaconf import DictConfig
 
 
 FILE = "optimization_results.yaml"  # the name that Hydra's sweepers use
 DIRECTION = {"min": "minimize", "max": "maximize"}
 DIGITS = 4  # of a sampled number; more digits only make names longer
+
+
+class SingleBatchSweeper(Sweeper):
+    """Base class of sweepers that launch all of their jobs at once."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Store the context and create the launcher. Hydra calls it before the sweep."""
+        from hydra.core.plugins import Plugins
+
+        self.config, self.hydra_context = config, hydra_context
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def launch(self, jobs: Sequence[Sequence[str]]) -> Sequence[JobReturn]:
+        """Write the config of the sweep to its folder, and launch the jobs, which are lists of overrides."""
+        from omegaconf import OmegaConf
+
+        assert self.config is not None and self.launcher is not None
+        folder = Path(self.config.hydra.sweep.dir)
+        open_folder(folder)
+        write_text(folder / MULTIRUN, OmegaConf.to_yaml(self.config))
+        return self.launcher.launch(jobs, initial_job_idx=0)
 
 
 @dataclass(frozen=True)

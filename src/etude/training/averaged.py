@@ -211,10 +211,9 @@ def averaged_recipe(
         joint = JointFrontEnd(fronts=fronts, columns=[columns for _, columns in distinct])
     except UserError as error:
         raise UserError(f"an ensemble needs frames that can be combined: {error}") from error
-    view = next(i for i, front in enumerate(fronts) if front.rate == joint.rate and front.sync == "none")
     views = [distinct.index(value) for value in inputs]
     recipe |= {"views": views, "front": joint.to_dict(), "bins": joint.bins, "columns": [0, joint.bins]}
-    return recipe | {"evaluation": evaluations[views.index(view)] or None}
+    return recipe | {"evaluation": evaluations[views.index(fronts.index(joint.displayed()))] or None}
 
 
 def averaged_key(name: str, member: int) -> str:

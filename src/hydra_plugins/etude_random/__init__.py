@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from hydra.plugins.sweeper import Sweeper
+from typing import Any
 
 from etude.errors import UserError
-from etude.files import atomic, ownership
 from etude.sweeps.search import (
+    SingleBatchSweeper,
     Trial,
     best_trial,
     job_folder,
@@ -22,12 +20,8 @@ from etude.sweeps.search import (
     write_best_trial,
 )
 
-if TYPE_CHECKING:
-    from hydra.types import HydraContext, TaskFunction
-    from omegaconf import DictConfig
 
-
-class RandomSweeper(Sweeper):
+class RandomSweeper(SingleBatchSweeper):
     """Sweeper that launches random points of a search space. Hydra finds sweepers in `hydra_plugins` only.
 
     Args:
@@ -43,15 +37,6 @@ class RandomSweeper(Sweeper):
     ) -> None:
         self.n_trials, self.seed, self.mode, self.monitor, self.params = n_trials, seed, mode, monitor, params or {}
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Store the context and create the launcher. Hydra calls it before the sweep."""
-        from hydra.core.plugins import Plugins
-
-        self.config, self.hydra_context = config, hydra_context
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
-
     def sweep(self, arguments: list[str]) -> Any:
         """Launch random points, and print the best one.
 
@@ -62,9 +47,8 @@ class RandomSweeper(Sweeper):
             The launcher's results of all jobs, in a list.
         """
         from hydra.errors import CompactHydraException
-        from omegaconf import OmegaConf
 
-        assert self.hydra_context is not None and self.config is not None and self.launcher is not None
+        assert self.hydra_context is not None and self.config is not None
         params = remove_overridden(self.params, arguments)
         overrides = [*(f"{key}={value}" for key, value in params.items()), *arguments]
         try:
@@ -78,13 +62,10 @@ class RandomSweeper(Sweeper):
         points = list(islice(space.sample_points(self.seed), self.n_trials))
         fixed = [f"{key}={value}" for key, value in space.fixed.items()]
         jobs = [[*(f"{key}={value}" for key, value in point.items()), *fixed] for point in points]
-        folder = Path(self.config.hydra.sweep.dir)
         self.validate_batch_is_legal(jobs)
-        ownership.open_folder(folder)
-        atomic.write_text(folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
-        returns = self.launcher.launch(jobs, initial_job_idx=0)
+        returns = self.launch(jobs)
         trials = [Trial(point, job_score(job), job_folder(job)) for point, job in zip(points, returns, strict=True)]
         if best := best_trial(trials, self.mode):
-            write_best_trial(folder, best, "random")
+            write_best_trial(Path(self.config.hydra.sweep.dir), best, "random")
         print(summarise_trials(trials, self.mode, self.monitor))  # noqa: T201
         return [returns]

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from hydra.plugins.sweeper import Sweeper
+from typing import Any
 
 from etude.errors import UserError
-from etude.files import atomic, ownership
-from etude.runs.folder import MULTIRUN
 from etude.sweeps.jobs import check_rows, combine_rows, rows_key
-
-if TYPE_CHECKING:
-    from hydra.types import HydraContext, TaskFunction
-    from omegaconf import DictConfig
+from etude.sweeps.search import SingleBatchSweeper
 
 
-class RowSweeper(Sweeper):
+class RowSweeper(SingleBatchSweeper):
     """Sweeper that combines rows of overrides with the values of the other keys.
 
     Args:
@@ -35,15 +27,6 @@ class RowSweeper(Sweeper):
     ) -> None:
         self.rows, self.name_key, self.params = rows, name_key, params or {}
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Store the context and create the launcher. Hydra calls it before the sweep."""
-        from hydra.core.plugins import Plugins
-
-        self.config, self.hydra_context = config, hydra_context
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
-
     def sweep(self, arguments: list[str]) -> Any:
         """Launch the jobs of all rows.
 
@@ -54,9 +37,8 @@ class RowSweeper(Sweeper):
             The launcher's results of all jobs, in a list.
         """
         from hydra.errors import CompactHydraException
-        from omegaconf import OmegaConf
 
-        assert self.hydra_context is not None and self.config is not None and self.launcher is not None
+        assert self.hydra_context is not None and self.config is not None
         loader = self.hydra_context.config_loader
         source = rows_key(self.config.hydra.sweeper)
         try:
@@ -64,7 +46,4 @@ class RowSweeper(Sweeper):
             check_rows(jobs, self.config, loader, source)
         except UserError as error:
             raise CompactHydraException(str(error)) from error
-        folder = Path(self.config.hydra.sweep.dir)
-        ownership.open_folder(folder)
-        atomic.write_text(folder / MULTIRUN, OmegaConf.to_yaml(self.config))
-        return [self.launcher.launch([job.overrides for job in jobs], initial_job_idx=0)]
+        return [self.launch([job.overrides for job in jobs])]
