@@ -187,3 +187,31 @@ def test_two_devices_train_on_batches_of_one_device(make_demo_module: Callable[.
 
 def test_pack_is_read_from_configured_folder(make_demo_module: Callable[..., MusicData], packs: Path) -> None:
     assert make_demo_module().pack.folder.parent == packs
+
+
+@pytest.mark.parametrize(
+    ("options", "crops"),
+    [
+        ({"crop": 0.5}, 1),  # of clips of 1.1 s on average
+        ({"crop": 0.1}, 6),  # half of their seconds
+        ({"crop": 0.01}, 8),
+        ({"crop": 3.0}, 1),
+        ({"crop": None}, 1),
+        ({"crop": 0.5, "crops_per_clip": 3}, 3),
+        ({"crop": 0.1, "balanced_sampling": "genre"}, 6),
+        ({"crop": 0.1, "buckets": True}, 6),
+    ],
+    ids=str,
+)
+def test_epoch_draws_half_of_music_by_default(
+    make_uneven_module: Callable[..., MusicData], options: dict[str, Any], crops: int
+) -> None:
+    data = make_uneven_module(**{"crops_per_clip": "auto", **options})
+    loader = data.train_dataloader()
+    drawn = Counter(row for batch in loader for row in batch.row.tolist())
+    assert data.crops_in_epoch() == crops
+    assert drawn.total() == crops * 60
+    assert len(loader) == -(-crops * 60 // 16)
+    if "balanced_sampling" not in options:
+        assert set(drawn.values()) == {crops}
+    assert sum(len(batch.row) for batch in data.val_dataloader()) == 20

@@ -66,6 +66,37 @@ def test_evaluation_covers_each_clip_once_on_all_ranks(world: int, count: int) -
         assert sum(evaluated.values()) == max(len(evaluated), world)  # duplicates only on ranks without clips
 
 
+@pytest.mark.parametrize("buckets", [False, True])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_epoch_draws_each_part_of_each_clip_once(shuffle: bool, buckets: bool) -> None:
+    lengths = random_lengths(23) if buckets else None
+    batches = epoch_batches(2, shuffle=shuffle, crops=3, lengths=lengths)
+    drawn = [(i, int(3 * position)) for batch in batches for i, position in batch]
+    assert sorted(drawn) == (
+        [(i, part) for i in range(23) for part in range(3)] if shuffle else [(i, 0) for i in range(23)]
+    )
+    if shuffle:
+        assert [len(batch) for batch in batches].count(8) == 8  # of 69 crops
+        first = dict(reversed(drawn))
+        assert set(first.values()) == {0, 1, 2}  # in a random order
+        assert batches != epoch_batches(3, crops=3, lengths=lengths)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_batches_of_several_crops(world: int) -> None:
+    complete = epoch_batches(1, crops=4)
+    ranks = [epoch_batches(1, crops=4, rank=rank, world=world) for rank in range(world)]
+    for step, shares in enumerate(zip(*ranks, strict=True)):
+        assert len({len(share) for share in shares}) == 1
+        assert {pick for share in shares for pick in share} <= set(complete[step])
+
+
+def test_balanced_classes_draw_several_crops_of_clips() -> None:
+    drawn = Counter(i for batch in epoch_batches(0, crops=40, weights=np.r_[9.0, np.ones(22)]) for i, _ in batch)
+    assert sum(drawn.values()) == 40 * 23
+    assert drawn[0] > 3 * max(count for i, count in drawn.items() if i)
+
+
 def random_lengths(count: int) -> np.ndarray:
     return np.random.default_rng(5).integers(20, 400, count)
 

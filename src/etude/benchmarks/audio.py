@@ -36,7 +36,6 @@ from etude.training.network import build_network
 SECONDS, RATE, ROUNDS = 30, 22050, 9
 REPEATS, BATCH, PREDICT_ROUNDS = 10, 32, 3  # repeats of the demo clips; loops predict them once
 CLIP_SECONDS, EMBED_ROUNDS, EMBED_REPEATS = 10, 3, 10  # length of a demo clip; copies of each, a minute in one thread
-
 ENCODER = Pretrained("efficientat", ("backbone.weights=mn04_as",))
 
 

@@ -267,6 +267,7 @@ LINEAR_PROBE = "etude.training.optimiser.LinearProbe"
 PROBE_SETTINGS: dict[str, tuple[Any, str]] = {
     "augment": (None, "is fitted to clips without augmentation"),
     "data.crop": (None, "is fitted to complete clips (or to the mean of data.eval_crops crops)"),
+    "data.crops_per_clip": (1, "is fitted to complete clips"),
     "data.balanced_sampling": (None, "is fitted to each clip once; optim.class_weights balances the classes"),
     "data.overfit": (None, "has no steps"),
     "trainer.max_epochs": (1, "has no epochs"),

@@ -119,7 +119,9 @@ class CropBatchSampler(Sampler[list[CropIndex]]):
         world: Number of processes.
         lengths: Number of frames of each clip (n,), used to put clips of similar length in one batch. None ignores
             lengths.
-        weights: Relative sampling frequency of each clip (n,), with replacement. None draws each clip once.
+        weights: Relative sampling frequency of each clip (n,), with replacement. None draws each clip once for each
+            crop.
+        crops: Crops of each clip in an epoch, of equal parts of the clip in a random order.
     """
 
     def __init__(
@@ -132,8 +134,9 @@ class CropBatchSampler(Sampler[list[CropIndex]]):
         world: int = 1,
         lengths: np.ndarray | None = None,
         weights: np.ndarray | None = None,
+        crops: int = 1,
     ) -> None:
-        self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
+        self.count, self.batch_size, self.shuffle, self.seed, self.crops = count, batch_size, shuffle, seed, crops
         self.rank, self.world, self.lengths, self.weights, self.epoch = rank, world, lengths, weights, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -144,11 +147,14 @@ class CropBatchSampler(Sampler[list[CropIndex]]):
         rng = np.random.default_rng([self.seed, self.epoch])
         order, positions = np.arange(self.count), np.zeros(self.count)
         if self.shuffle:
-            order, positions = rng.permutation(self.count), rng.random(self.count)
+            order = np.concatenate([rng.permutation(self.count) for _ in range(self.crops)])
+            positions = rng.random(len(order))
             if self.weights is not None:
-                order = rng.choice(self.count, self.count, p=self.weights / self.weights.sum())
+                order = rng.choice(self.count, len(order), p=self.weights / self.weights.sum())
         if self.lengths is not None:
             order = self._sort_by_length(order)
+        if self.shuffle and self.crops > 1 and self.weights is None:
+            positions = (self._draw_parts(rng, order) + positions) / self.crops
         bounds = self._batch_bounds()
         if self.shuffle and self.lengths is not None:
             bounds = [bounds[i] for i in rng.permutation(len(bounds))]
@@ -160,6 +166,13 @@ class CropBatchSampler(Sampler[list[CropIndex]]):
     def __len__(self) -> int:
         return len(self._batch_bounds())
 
+    def _draw_parts(self, rng: np.random.Generator, order: np.ndarray) -> np.ndarray:
+        """Return the part of its clip from which each crop is drawn, so that each part of a clip is drawn once."""
+        parts = np.empty(len(order), int)
+        equal_clips = np.argsort(order, kind="stable")
+        parts[equal_clips] = rng.permuted(np.tile(np.arange(self.crops), (self.count, 1)), axis=1).ravel()
+        return parts
+
     def _sort_by_length(self, order: np.ndarray) -> np.ndarray:
         """Sort clips by length. In training they are sorted only within pools of several batches."""
         assert self.lengths is not None
@@ -169,9 +182,9 @@ class CropBatchSampler(Sampler[list[CropIndex]]):
 
     def _batch_bounds(self) -> list[tuple[int, int]]:
         """Return the start and stop index of each batch. In training, sizes are multiples of the number of devices."""
-        bounds = []
-        for start in range(0, self.count, self.batch_size):
-            stop = min(start + self.batch_size, self.count)
+        bounds, total = [], self.count * (self.crops if self.shuffle else 1)
+        for start in range(0, total, self.batch_size):
+            stop = min(start + self.batch_size, total)
             if self.shuffle:
                 stop -= (stop - start) % self.world
             if stop - start >= (self.world if self.shuffle else 1):

@@ -28,6 +28,7 @@ from etude.data.training_record import ClipKeys
 from etude.errors import DataError
 from etude.system.machine import why_one_process
 
+MAX_CROPS = 8  # of each clip in an epoch by default; crops of one clip are similar
 log = logging.getLogger(__name__)
 
 
@@ -42,6 +43,8 @@ class MusicData:
         eval_batch_size: Clips in an evaluation step on each device. Complete clips are longer than crops.
         crop: Length of the random crops in training, in seconds, or in beats for beat-synchronous frames. It is one
             number, or a mapping with `seconds` and `beats`. None trains on complete clips.
+        crops_per_clip: Number of random crops of each clip in a training epoch. `auto` draws about half of the music,
+            at least one crop and at most 8.
         eval_crops: Number of evenly spaced crops of each clip in evaluation. Their outputs are averaged. None evaluates
             complete clips.
         buckets: Put clips of similar length into a batch, which reduces padding.
@@ -88,6 +91,7 @@ class MusicData:
         batch_size: int = 16,
         eval_batch_size: int = 16,
         crop: float | dict[str, float] | None = 5.0,
+        crops_per_clip: int | str = 1,
         eval_crops: int | None = None,
         buckets: bool = False,
         balanced_sampling: str | None = None,
@@ -114,6 +118,8 @@ class MusicData:
                 raise ValueError(f"data.{name} must be a number, got {value!r}")
             if value is not None and value <= 0:
                 raise ValueError(f"data.{name} must be greater than 0, got {value}")
+        if crops_per_clip != "auto" and (type(crops_per_clip) is not int or crops_per_clip < 1):
+            raise ValueError(f"data.crops_per_clip must be auto or a whole number from 1, got {crops_per_clip!r}")
         if eval_crops and crop is None:
             raise ValueError("data.eval_crops needs data.crop, the length of each crop")
         if balanced_sampling is not None and source.targets.get(balanced_sampling, {}).get("kind") != "label":
@@ -121,7 +127,8 @@ class MusicData:
         self.source, self.feature, self.split, self.overfit = source, feature, split, overfit
         self.batch_size, self.eval_batch_size, self.workers, self.seed = batch_size, eval_batch_size, workers, seed
         self.crop = None if crop is None else max(1, round(crop * (1 if beats else feature.front.frames_per_second)))
-        self.eval_crops, self.buckets, self.balanced_sampling = eval_crops, buckets, balanced_sampling
+        self.crops_per_clip, self.eval_crops = crops_per_clip, eval_crops
+        self.buckets, self.balanced_sampling = buckets, balanced_sampling
         self.leave_out = leave_out
         self.rank, self.world = 0, 1
         longest = None if max_seconds is None else float(max_seconds)
@@ -240,6 +247,15 @@ class MusicData:
         crops = self.eval_crops if evaluation else None
         return Clips(self.pack, self.rows(split), self.feature.columns, self.y, crop, crops)
 
+    def crops_in_epoch(self) -> int:
+        """Return the number of crops of each clip in a training epoch. Call `setup` first."""
+        if self.crop is None:
+            return 1
+        if self.crops_per_clip != "auto":
+            return int(self.crops_per_clip)
+        n_frames = float(self.pack.lengths[self.rows("train")].mean())
+        return min(MAX_CROPS, max(1, round(n_frames / (2 * self.crop))))
+
     def loader(self, split: str | Sequence[str], train: bool = False) -> DataLoader[Batch]:
         """Return the batches of a split, shuffled random crops for training, or evaluation clips in order.
 
@@ -256,7 +272,8 @@ class MusicData:
         size = self.batch_size if train else self.eval_batch_size * world
         lengths = self.pack.lengths[self.rows(split)] if self.buckets else None
         weights = self._sampling_weights() if train and self.balanced_sampling else None
-        sampler = CropBatchSampler(len(self.rows(split)), size, train, self.seed, rank, world, lengths, weights)
+        crops = self.crops_in_epoch() if train else 1
+        sampler = CropBatchSampler(len(self.rows(split)), size, train, self.seed, rank, world, lengths, weights, crops)
         workers = self._usable_workers()
         return DataLoader(
             self.clips(split, evaluation=not train),

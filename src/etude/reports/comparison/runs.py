@@ -203,6 +203,7 @@ def training_settings(run: ComparedRun) -> dict[str, tuple[str, Labels]]:
         "data.batch_size": (nested_value(config, "data", "batch_size"), ()),
         "trainer.accumulate_grad_batches": (nested_value(config, "trainer", "accumulate_grad_batches"), ()),
         "data.crop": (crop or "whole clips", ()),
+        "data.crops_per_clip": ((nested_value(config, "data", "crops_per_clip") if crop else None) or 1, ()),
         "data.eval_crops": (nested_value(config, "data", "eval_crops") or "whole clips", ()),
         "trainer.max_epochs": ("linear probe" if is_probe else epochs, ("optim",)),
         "patience": ("linear probe" if is_probe else patience, ("callbacks.early_stopping", "optim")),
