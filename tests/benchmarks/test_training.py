@@ -130,7 +130,7 @@ def test_help_imports_no_heavy_package(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_commands_are_compared_with_the_import_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[tuple[str, ...]] = []
     monkeypatch.setattr(loading, "_python", lambda *arguments: commands.append(arguments) or "")
-    monkeypatch.setattr(loading, "_run_etude", lambda folder, *arguments: commands.append(tuple(map(str, arguments))))
+    monkeypatch.setattr(loading, "run_etude", lambda folder, *arguments: commands.append(tuple(map(str, arguments))))
     section = loading.time_commands(3)
     assert [name for name, *_ in section.rows] == [loading.TORCH, loading.PREDICT, loading.TRAIN, loading.EXPORT]
     assert [(r.limit, r.at_least, r.unit) for r in section.requirements] == [(n, False, "×") for n in (2, 3, 4)]

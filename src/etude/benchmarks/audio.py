@@ -8,9 +8,6 @@ also builds a table for each file.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +18,7 @@ import numpy as np
 
 from etude.audio.decode import decode
 from etude.audio.log_mel import LogMelChroma, frames
-from etude.benchmarks.loading import ONE_THREAD
+from etude.benchmarks.loading import run_etude
 from etude.benchmarks.timing import Requirement, Section, time_rounds
 from etude.config import instantiate
 from etude.config.compose import conf_dir
@@ -288,11 +285,9 @@ def _time_embed_commands(music: Path) -> Section:
 
     def embed(name: str, workers: int) -> None:
         with TemporaryDirectory() as folder:
-            out = Path(folder) / "embeddings.npz"
-            command = [sys.executable, "-m", "etude", "embed", "--backbone", ENCODER.name, *ENCODER.overrides]
-            command += [str(music), "--out", str(out), "--workers", str(workers), f"outputs={folder}"]
-            subprocess.run(command, env=os.environ | ONE_THREAD, capture_output=True, check=True)
-            values[name] = np.load(out)["embeddings"]
+            encoder = ("--backbone", ENCODER.name, *ENCODER.overrides)
+            run_etude(folder, "embed", *encoder, music, "--out", "embeddings.npz", "--workers", workers)
+            values[name] = np.load(Path(folder) / "embeddings.npz")["embeddings"]
 
     one, two = "one process", "two workers"
     functions: dict[str, Callable[[], object]] = {one: lambda: embed(one, 1), two: lambda: embed(two, 2)}

@@ -74,16 +74,16 @@ def time_commands(rounds: int = ROUNDS) -> Section:
     """
     with TemporaryDirectory() as folder:
         run, sound, numbers = Path(folder) / "run", Path(folder) / "sound.wav", count()
-        _run_etude(folder, "train", "debug=fast", "outputs=.", f"hydra.run.dir={run}")
+        run_etude(folder, "train", "debug=fast", "outputs=.", f"hydra.run.dir={run}")
         _write_sound(sound)
         short = ("backbone=lstm", "backbone.hidden=16", "data.crop=1.0", "debug=fast", "outputs=.")
         functions: dict[str, Callable[[], object]] = {
             TORCH: lambda: _python("-c", "import torch"),
-            PREDICT: lambda: _run_etude(folder, "predict", run, sound, "--out", f"predict{next(numbers)}"),
-            TRAIN: lambda: _run_etude(folder, "train", *short, f"hydra.run.dir=train{next(numbers)}"),
+            PREDICT: lambda: run_etude(folder, "predict", run, sound, "--out", f"predict{next(numbers)}"),
+            TRAIN: lambda: run_etude(folder, "train", *short, f"hydra.run.dir=train{next(numbers)}"),
         }
         if has_onnx := all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
-            functions[EXPORT] = lambda: _run_etude(folder, "export", run, "--out", f"export{next(numbers)}")
+            functions[EXPORT] = lambda: run_etude(folder, "export", run, "--out", f"export{next(numbers)}")
         times = time_rounds(functions, rounds)
     section = Section("Short commands, from start to end; one thread", "s")
     section.rows = [(name, times.median(name), times.ratio(TORCH, name)) for name in functions]
@@ -124,7 +124,7 @@ def _python(*arguments: str) -> str:
     return result.stderr
 
 
-def _run_etude(folder: str, *arguments: object) -> None:
+def run_etude(folder: str, *arguments: object) -> None:
     """Run a command of Étude in a folder, in one thread."""
     command = [sys.executable, "-m", "etude", *map(str, arguments)]
     subprocess.run(command, cwd=folder, env=os.environ | ONE_THREAD, capture_output=True, check=True)
@@ -141,7 +141,7 @@ def _write_sound(path: Path) -> None:
 
 def _run_sweep(launcher: str, folder: str) -> None:
     """Run `python train.py -m` in one thread."""
-    _run_etude(folder, "train", "-m", f"hydra/launcher={launcher}", *OVERRIDES)
+    run_etude(folder, "train", "-m", f"hydra/launcher={launcher}", *OVERRIDES)
 
 
 def benchmark_data() -> list[Section]:
