@@ -170,6 +170,23 @@ def test_two_processes_give_the_predictions_of_one(
     assert (expected["out_of_fold"] == table["out_of_fold"]).all()
 
 
+def test_fine_tuning_begins_with_linear_probes(train: Callable[..., Result], finished: Path, tmp_path: Path) -> None:
+    """Train for one epoch at a rate of nearly 0 in two processes, and compare with probes of the training clips."""
+    common = ["backbone=lstm", "task=joint", f"transfer.init_from={finished}"]
+    tuned = ["transfer=full", "transfer.head_init=linear_probe", "optim.lr=1e-12", "trainer=ddp_cpu", "name=tuned"]
+    probe = ["transfer=probe", "optim=linear_probe", "optim.join_validation=false", "name=probe"]
+    for options in ([*tuned, "trainer.max_epochs=1"], probe):
+        result = train(tmp_path, *common, *options)
+        assert result.returncode == 0, result.stderr
+    tables = [pd.read_parquet(*tmp_path.glob(f"outputs/*{name}/predictions.parquet")) for name in ("tuned", "probe")]
+    columns = [name for name in tables[0] if (name.endswith(".pred") and name != "genre.pred") or ".score." in name]
+    np.testing.assert_allclose(tables[0][columns], tables[1][columns], atol=1e-4)
+    assert len({*tables[0]["genre.pred"]}) > 1
+    result = train(tmp_path, *common, "transfer=full", "transfer.head_init=linear_probe", "head=mlp")
+    assert result.returncode == 2
+    assert "transfer.head_init=linear_probe: fits linear heads; use head=linear and head.norm=false" in result.stderr
+
+
 def test_augmentation_in_the_command_is_refused(train: Callable[..., Result], finished: Path, tmp_path: Path) -> None:
     result = train(tmp_path, *overrides(finished), "augment=specaugment")
     assert result.returncode == 2

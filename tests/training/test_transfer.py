@@ -186,6 +186,7 @@ def test_weights_and_standardisation_are_copied(
         (["transfer=full", "transfer.train=some"], "transfer.train must be one of full, probe"),
         (["transfer=last_k", "transfer.last_k=0"], "transfer.last_k must be at least 1"),
         (["transfer=full", "transfer.layer_decay=0"], r"transfer.layer_decay must be in \(0, 1\]"),
+        (["transfer=full", "transfer.head_init=zero"], "transfer.head_init must be one of random, linear_probe"),
     ],
 )
 def test_invalid_transfer_raises(config: Compose, source: Path, overrides: list[str], message: str) -> None:

@@ -279,6 +279,7 @@ PROBE_SETTINGS: dict[str, tuple[Any, str]] = {
     "weighting": ({"_target_": "etude.tasks.loss_weighting.WeightedSum", "weights": {}}, "fits each target alone"),
     "transfer.train": ("probe", "needs a frozen backbone, as with transfer=probe"),
     "transfer.layer_decay": (1.0, "has no learning rate"),
+    "transfer.head_init": ("random", "fits the heads already"),
     "readout.combine": ("concat", "has no learned weights of layers"),
     "callbacks.ema": (None, "has no weights to average"),
     "callbacks.early_stopping": (None, ""),

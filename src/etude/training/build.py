@@ -32,7 +32,7 @@ from etude.training.lightning import (
     MisconfigurationException,
     Trainer,
 )
-from etude.training.linear_probe import ProbeLearner
+from etude.training.linear_probe import ProbeLearner, ProbeStartLearner
 from etude.training.network import Network, build_modules, load_weights
 from etude.training.optimiser import LinearProbe
 from etude.training.transfer import Transfer
@@ -55,7 +55,9 @@ def build_from_recipe(recipe: Mapping[str, Any], transfer: Transfer | None = Non
     augment = make(config["augment"]) if config.get("augment") else None
     decibel = torch.tensor(make(recipe["front"]).decibel[slice(*recipe["columns"])]) if "front" in recipe else None
     optimiser = make(config["optim"])
-    learner_class = ProbeLearner if isinstance(optimiser, LinearProbe) else Learner
+    learner_class: type[Learner] = ProbeLearner if isinstance(optimiser, LinearProbe) else Learner
+    if learner_class is Learner and transfer is not None and transfer.head_init == "linear_probe":
+        learner_class = ProbeStartLearner
     return learner_class(standardiser, backbone, task, optimiser, augment, dict(recipe), decibel, transfer, readout)
 
 
@@ -201,16 +203,19 @@ def build_loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:
 
 
 def check_strategy(config: Mapping[str, Any], weighting: LossWeighting) -> None:
-    """Refuse a strategy that shards the gradients if the loss weighting needs all gradients on each device.
+    """Refuse a strategy that shards the weights if the loss weighting or the initial heads need all of them.
 
     Args:
         config: The complete config.
         weighting: Weighting of the losses.
 
     Raises:
-        UserError: The strategy and the weighting cannot be combined.
+        UserError: The strategy cannot be combined with the weighting or the initial heads.
     """
-    if weighting.needs_full_gradients and "fsdp" in str(config["trainer"].get("strategy")).lower():
+    sharded = "fsdp" in str(config["trainer"].get("strategy")).lower()
+    if sharded and (config.get("transfer") or {}).get("head_init") == "linear_probe":
+        raise UserError("transfer.head_init=linear_probe: cannot set sharded heads; use trainer=ddp")
+    if weighting.needs_full_gradients and sharded:
         raise UserError(
             "weighting=pcgrad: needs the whole gradient on each device; with trainer=fsdp choose another weighting"
         )

@@ -24,20 +24,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from etude.audio.masks import MaskedBatchNorm
 from etude.data.batches import Batch
 from etude.errors import UserError
 from etude.evaluation.bootstrap import encode_groups
-from etude.evaluation.formatting import format_number
-from etude.evaluation.linear_candidates import MIN_PROBABILITY, Candidate, linear_weights
-from etude.evaluation.linear_models import LinearFit, end_of_grid, fit_linear_model
+from etude.evaluation.linear_candidates import MIN_PROBABILITY, linear_weights
+from etude.evaluation.linear_models import LinearFit, fit_linear_model
 from etude.tasks.heads import Linear
 from etude.tasks.targets import Target, module_key
 from etude.training.callbacks import list_clips, stop_training
 from etude.training.learner import Learner
-from etude.training.optimiser import LinearProbe
+from etude.training.optimiser import PROBE_SCORES, LinearProbe, log_fit
 
 log = logging.getLogger(__name__)
-SCORES = {"label": "log_loss", "scalar": "mse"}
 ABSENT = math.log(MIN_PROBABILITY)
 """Output of a class without training clips. The outputs of the other classes have the sum 0."""
 
@@ -90,7 +89,7 @@ def fit_probe(
         fitted_groups,
         max_seconds=math.inf,
         candidates=probe.candidates(target.kind),
-        score=SCORES[target.kind],
+        score=PROBE_SCORES[target.kind],
         folds=probe.folds,
     )
     mask = joined[labelled]
@@ -103,7 +102,7 @@ def fit_probe(
         torch.tensor(bias, dtype=torch.float32),
         rows[torch.from_numpy(labelled)][torch.from_numpy(mask)],
         torch.tensor(out[mask], dtype=torch.float32),
-        describe_fit(probe, target, fit, int(mask.sum())),
+        probe.describe(target, fit, int(mask.sum())),
     )
 
 
@@ -165,41 +164,6 @@ def _scalar_outputs(target: Target, fit: LinearFit, dim: int) -> tuple[np.ndarra
     return weight / span, (bias - target.low) / span - 0.5, ((values - target.low) / span - 0.5)[:, None]
 
 
-def describe_fit(probe: LinearProbe, target: Target, fit: LinearFit, n_joined: int) -> dict[str, Any]:
-    """Return the description of a fit for the record of the run.
-
-    Args:
-        probe: Grid of penalties.
-        target: The target.
-        fit: The fit.
-        n_joined: Number of validation clips among its clips.
-
-    Returns:
-        `name` of the model, `score` (name of the inner score), `inner_score`, `penalty`, `class_weight`, `candidates`
-        with their `penalty`, `class_weight` and `inner_score`, numbers of `clips`, of `validation_clips` among them, of
-        inner `folds` and of `groups`, `seconds`, and `at_end`, the end of the grid at which the penalty was chosen.
-    """
-    record: dict[str, Any] = {"name": fit.name, "score": SCORES[target.kind], "inner_score": fit.score}
-    record |= {"penalty": fit.penalty, "class_weight": None, "candidates": [], "at_end": None}
-    record |= {"clips": fit.n_clips, "validation_clips": n_joined, "folds": fit.n_folds, "groups": fit.n_groups}
-    record |= {"seconds": round(fit.seconds, 2)}
-    candidates = probe.candidates(target.kind)
-    if fit.scores:
-        record["candidates"] = [
-            {"penalty": candidate.penalty, "class_weight": _weight_name(target, candidate), "inner_score": score}
-            for candidate, score in zip(candidates, fit.scores, strict=True)
-        ]
-    if fit.chosen is not None:
-        record["class_weight"] = _weight_name(target, fit.chosen)
-        record["at_end"] = end_of_grid(candidates, fit)
-    return record
-
-
-def _weight_name(target: Target, candidate: Candidate) -> str | None:
-    """Return the name of the class weights of a candidate. A scalar has none."""
-    return (candidate.class_weight or "equal") if target.kind == "label" else None
-
-
 class ProbeLearner(Learner):
     """Learner whose heads are fitted by linear models instead of gradients. For arguments see `Learner`.
 
@@ -247,51 +211,11 @@ class ProbeLearner(Learner):
         """Collect the embeddings of a batch of complete clips, and fit the heads after the last batch."""
         self._collect(batch)
         if self.trainer.is_last_batch:
-            self.fit_heads(self._gather())
+            self.probes = fit_heads(self, self.gather(), self.optimiser)  # type: ignore[arg-type]
             self.optimizers().step()  # type: ignore[union-attr, call-arg]
 
     def on_train_epoch_end(self) -> None:
         """Log nothing, because there is no learning rate."""
-
-    def fit_heads(self, table: dict[str, Tensor]) -> None:
-        """Fit the probes in the first process, and set the weights of the heads in all processes.
-
-        Args:
-            table: Table as returned by `PredictionCollector.compute`, equal in all processes.
-
-        Raises:
-            RunError: An embedding is not finite, or there are no inner folds for the validation clips.
-        """
-        probe: Any = self.optimiser
-        data = self.trainer.datamodule.data  # type: ignore[attr-defined]
-        rows, z = table["row"], table["z"].numpy()
-        index = data.pack.index
-        if (invalid := ~np.isfinite(z).all(1)).any():
-            ids = index["id"].iloc[rows[torch.from_numpy(invalid)].tolist()].astype(str).tolist()
-            stop_training(
-                self.trainer,
-                f"the embeddings of the clips {list_clips(ids)} are not finite; check these clips and the backbone's "
-                "weights, or set trainer.precision=32-true",
-            )
-        fits, message = {}, ""
-        if self.trainer.is_global_zero:
-            joined = data.splits[rows.numpy()] == "val"
-            groups = index["group"].iloc[rows.tolist()].tolist()
-            try:
-                for name, target in self.task.targets.items():
-                    fits[name] = fit_probe(probe, target, z, table[f"y.{name}"], rows, joined, groups)
-                    log_fit(name, fits[name].record)
-            except UserError as error:
-                message = str(error)
-        fits, message = self.trainer.strategy.broadcast((fits, message))
-        if message:
-            stop_training(self.trainer, message)
-        self.probes = fits
-        with torch.no_grad():
-            for name, fit in fits.items():
-                layer = linear_layer(self.task.heads[module_key(name)])
-                layer.weight.copy_(fit.weight)
-                layer.bias.copy_(fit.bias)
 
     def collected_table(self) -> dict[str, Tensor]:
         """Return the collected rows, with the outputs of the inner folds for validation clips that were fitted."""
@@ -313,35 +237,102 @@ class ProbeLearner(Learner):
         self.probes = {name: ProbeFit(**values) for name, values in stored.items()}
 
 
-def linear_layer(head: nn.Module) -> nn.Linear:
+def fit_heads(learner: Learner, table: dict[str, Tensor], probe: LinearProbe) -> dict[str, ProbeFit]:
+    """Fit the probes in the first process, and set the weights of the heads in all processes.
+
+    Args:
+        learner: Learner with linear heads.
+        table: Table as returned by `PredictionCollector.compute`, equal in all processes.
+        probe: Grid of penalties.
+
+    Returns:
+        The fitted probe of each target.
+
+    Raises:
+        RunError: An embedding is not finite, or there are no inner folds for the validation clips.
+    """
+    data = learner.trainer.datamodule.data  # type: ignore[attr-defined]
+    rows, z = table["row"], table["z"].numpy()
+    index = data.pack.index
+    if (invalid := ~np.isfinite(z).all(1)).any():
+        ids = index["id"].iloc[rows[torch.from_numpy(invalid)].tolist()].astype(str).tolist()
+        stop_training(
+            learner.trainer,
+            f"the embeddings of the clips {list_clips(ids)} are not finite; check these clips and the backbone's "
+            "weights, or set trainer.precision=32-true",
+        )
+    fits, message = {}, ""
+    if learner.trainer.is_global_zero:
+        joined = data.splits[rows.numpy()] == "val"
+        groups = index["group"].iloc[rows.tolist()].tolist()
+        try:
+            for name, target in learner.task.targets.items():
+                fits[name] = fit_probe(probe, target, z, table[f"y.{name}"], rows, joined, groups)
+                log_fit(name, fits[name].record)
+        except UserError as error:
+            message = str(error)
+    fits, message = learner.trainer.strategy.broadcast((fits, message))
+    if message:
+        stop_training(learner.trainer, message)
+    with torch.no_grad():
+        for name, fit in fits.items():
+            layer = linear_layer(learner.task.heads[module_key(name)])
+            layer.weight.copy_(fit.weight)
+            layer.bias.copy_(fit.bias)
+    return fits
+
+
+class ProbeStartLearner(Learner):
+    """Learner whose heads are linear probes before the first step of gradient descent. For arguments see `Learner`.
+
+    The probes are fitted to the embeddings of the complete training clips by the initial backbone. Random heads would
+    change its pretrained layers before they are useful themselves.
+
+    Source: Kumar et al., 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution".
+
+    Raises:
+        UserError: A head is not linear or normalises the embedding, or a target has bounded outputs.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        option = "transfer.head_init=linear_probe"
+        for name, target in self.task.targets.items():
+            linear_layer(self.task.heads[module_key(name)], option)
+            if getattr(target, "bounded", False):
+                raise UserError(f"{option}: sets linear outputs; set task.targets.{name}.bounded=false")
+
+    def train(self, mode: bool = True) -> ProbeStartLearner:
+        """Set the training mode. Batch norms keep the statistics to which the heads were fitted."""
+        super().train(mode)
+        for module in self.backbone.modules():
+            if isinstance(module, MaskedBatchNorm | nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def on_train_start(self) -> None:
+        """Fit the heads, unless the training is resumed."""
+        super().on_train_start()
+        if self.trainer.global_step:
+            return
+        self.eval()
+        with torch.no_grad(), self.trainer.precision_plugin.forward_context():
+            for batch in self.trainer.datamodule.data.loader("train"):  # type: ignore[attr-defined]
+                self._collect(self.trainer.strategy.batch_to_device(batch))
+        fit_heads(self, self.gather(), LinearProbe(join_validation=False))
+        self.train()
+
+
+def linear_layer(head: nn.Module, option: str = "optim=linear_probe") -> nn.Linear:
     """Return the linear layer of a head.
+
+    Args:
+        head: The head.
+        option: Option that requires it, for the message.
 
     Raises:
         UserError: The head is not linear, or normalises the embedding.
     """
     if not isinstance(head, Linear) or head.norm is not None or not isinstance(layer := head.layers[-1], nn.Linear):
-        raise UserError("optim=linear_probe: fits linear heads; use head=linear and head.norm=false")
+        raise UserError(f"{option}: fits linear heads; use head=linear and head.norm=false")
     return layer
-
-
-def log_fit(name: str, record: Mapping[str, Any]) -> None:
-    """Log the chosen model of a target, and a warning if its penalty is at an end of the grid."""
-    penalty = ", ".join(f"{key}={value:g}" for key, value in record["penalty"].items())
-    weights = f", {record['class_weight']} class weights" if record["class_weight"] else ""
-    inner = ""
-    if record["inner_score"] is not None:
-        title = "log-loss" if record["score"] == "log_loss" else "squared error"
-        inner = f"; {title} {format_number(-record['inner_score'], 3)} in {record['folds']} inner folds"
-        inner += f" of {record['groups']} groups" if record["groups"] else ""
-    clips = f"{record['clips']} clips" + (f", {n} of them validation" if (n := record["validation_clips"]) else "")
-    chosen = "".join([record["name"], f", {penalty}" if penalty else "", weights, inner])
-    log.info("linear probe of %s: %s (%s, %.1f s)", name, chosen, clips, record["seconds"])
-    if record["at_end"]:
-        key = next(iter(record["penalty"]))
-        log.warning(
-            "linear probe of %s: %s is the %s penalty of the grid; extend optim.%s",
-            name,
-            penalty,
-            record["at_end"],
-            key,
-        )

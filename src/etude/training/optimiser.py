@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from etude.evaluation.formatting import format_number
 from etude.evaluation.linear_candidates import FOLDS, Candidate
+from etude.evaluation.linear_models import LinearFit, end_of_grid
+from etude.tasks.targets import Target
 
+log = logging.getLogger(__name__)
+
+PROBE_SCORES = {"label": "log_loss", "scalar": "mse"}  # inner scores, by kind of target
 TOLERANCE = 1e-6  # gradient of the mean loss at which a fit ends; 1e-8 changes probabilities by less than 1e-4
 
 
@@ -142,3 +149,60 @@ class LinearProbe:
             for weight in dict.fromkeys(self.class_weights)
             for c in sorted(set(self.C))
         ]
+
+    def describe(self, target: Target, fit: LinearFit, n_joined: int) -> dict[str, Any]:
+        """Return the description of a fit for the record of the run.
+
+        Args:
+            target: The target.
+            fit: The fit.
+            n_joined: Number of validation clips among its clips.
+
+        Returns:
+            `name` of the model, `score` (name of the inner score), `inner_score`, `penalty`, `class_weight`,
+            `candidates` with their `penalty`, `class_weight` and `inner_score`, numbers of `clips`, of
+            `validation_clips` among them, of inner `folds` and of `groups`, `seconds`, and `at_end`, the end of the
+            grid at which the penalty was chosen.
+        """
+        record: dict[str, Any] = {"name": fit.name, "score": PROBE_SCORES[target.kind], "inner_score": fit.score}
+        record |= {"penalty": fit.penalty, "class_weight": None, "candidates": [], "at_end": None}
+        record |= {"clips": fit.n_clips, "validation_clips": n_joined, "folds": fit.n_folds, "groups": fit.n_groups}
+        record |= {"seconds": round(fit.seconds, 2)}
+        candidates = self.candidates(target.kind)
+        if fit.scores:
+            record["candidates"] = [
+                {"penalty": candidate.penalty, "class_weight": _weight_name(target, candidate), "inner_score": score}
+                for candidate, score in zip(candidates, fit.scores, strict=True)
+            ]
+        if fit.chosen is not None:
+            record["class_weight"] = _weight_name(target, fit.chosen)
+            record["at_end"] = end_of_grid(candidates, fit)
+        return record
+
+
+def _weight_name(target: Target, candidate: Candidate) -> str | None:
+    """Return the name of the class weights of a candidate. A scalar has none."""
+    return (candidate.class_weight or "equal") if target.kind == "label" else None
+
+
+def log_fit(name: str, record: Mapping[str, Any]) -> None:
+    """Log the chosen model of a target, and a warning if its penalty is at an end of the grid."""
+    penalty = ", ".join(f"{key}={value:g}" for key, value in record["penalty"].items())
+    weights = f", {record['class_weight']} class weights" if record["class_weight"] else ""
+    inner = ""
+    if record["inner_score"] is not None:
+        title = "log-loss" if record["score"] == "log_loss" else "squared error"
+        inner = f"; {title} {format_number(-record['inner_score'], 3)} in {record['folds']} inner folds"
+        inner += f" of {record['groups']} groups" if record["groups"] else ""
+    clips = f"{record['clips']} clips" + (f", {n} of them validation" if (n := record["validation_clips"]) else "")
+    chosen = "".join([record["name"], f", {penalty}" if penalty else "", weights, inner])
+    log.info("linear probe of %s: %s (%s, %.1f s)", name, chosen, clips, record["seconds"])
+    if record["at_end"]:
+        key = next(iter(record["penalty"]))
+        log.warning(
+            "linear probe of %s: %s is the %s penalty of the grid; extend optim.%s",
+            name,
+            penalty,
+            record["at_end"],
+            key,
+        )

@@ -22,6 +22,7 @@ from etude.runs.folder import find_weights
 
 log = logging.getLogger(__name__)
 MODES = ("full", "probe", "last_k", "gradual")
+HEAD_INITS = ("random", "linear_probe")
 OVERLAPS = ("refuse", "drop", "allow")
 
 
@@ -39,6 +40,8 @@ class Transfer:
         unfreeze_every: Number of epochs between two layers in `gradual`.
         layer_decay: Ratio of a layer's learning rate to the learning rate of the next layer (Clark et al., 2020,
             "ELECTRA").
+        head_init: `linear_probe` fits the heads to the embeddings of the initial backbone before the first step (Kumar
+            et al., 2022, "Fine-tuning can distort pretrained features"); `random` does not.
         cache: Whether the outputs of frozen layers are cached on disk, so that these layers run once per clip instead
             of once per epoch. `auto` enables the cache if it does not change the results.
         overlap: Handling of clips of validation and test on which the copied weights were ever trained: `refuse`,
@@ -52,6 +55,7 @@ class Transfer:
     last_k: int = 2
     unfreeze_every: int = 1
     layer_decay: float = 1.0
+    head_init: str = "random"
     cache: bool | str = "auto"
     overlap: str = "refuse"
     min_copied: float = 0.5
@@ -61,6 +65,8 @@ class Transfer:
             raise ValueError(f"transfer.train must be one of {', '.join(MODES)}, got {self.train!r}")
         if self.overlap not in OVERLAPS:
             raise ValueError(f"transfer.overlap must be one of {', '.join(OVERLAPS)}, got {self.overlap!r}")
+        if self.head_init not in HEAD_INITS:
+            raise ValueError(f"transfer.head_init must be one of {', '.join(HEAD_INITS)}, got {self.head_init!r}")
         if not 0 <= self.min_copied <= 1:
             raise ValueError(f"transfer.min_copied must be in [0, 1], got {self.min_copied}")
         for name, value in (("last_k", self.last_k), ("unfreeze_every", self.unfreeze_every)):
