@@ -16,6 +16,7 @@ import pytest
 import torch
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from tests.browsing import launch_chromium
 from tests.skip_summary import pytest_terminal_summary  # noqa: F401  # pytest calls it at the end of a test run
@@ -95,7 +96,9 @@ def config(packs: Path) -> Callable[..., dict[str, Any]]:
     def compose_config(*overrides: str) -> dict[str, Any]:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             composed = compose("train", overrides=[f"data.packs={packs}", *overrides, CHOICES])
-        composed = apply_probe_settings(composed)
+        with pytest.MonkeyPatch.context() as patch:  # without the command of a test that ran Hydra in this process
+            patch.setattr(HydraConfig.instance(), "cfg", None)
+            composed = apply_probe_settings(composed)
         plain = OmegaConf.to_container(
             OmegaConf.masked_copy(composed, [key for key in composed if key != "sweep"]), resolve=True
         )

@@ -130,3 +130,9 @@ def test_unknown_option_is_refused_with_suggestion(capsys: pytest.CaptureFixture
 
 def test_every_command_except_train_is_a_function_of_the_tests() -> None:
     assert {name for name in NAMES if hasattr(commands, name)} == set(NAMES) - {"train"}
+
+
+def test_null_character_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    message = "'a\\x00b': contains a null character, which no path can; give a path"
+    assert error_of(capsys, "predict", "a\0b", "song.mp3") == message
+    assert error_of(capsys, "embed", "run", "a\0b", "--out", "x.npz") == message

@@ -34,7 +34,7 @@ FULL = pytest.mark.full
 CASES = [
     pytest.param([*CNN, "head.norm=true", "readout.layers=[0,2,-1]", "readout.pooling=mean_std"], id="norm, mean_std"),
     pytest.param([*AST, "readout.layers=all", "readout.pooling=mean_max", "readout.combine=weighted"], id="weighted"),
-    pytest.param(["experiment=small", "backbone.width=0.1"], id="small", marks=FULL),
+    pytest.param(["experiment=small"], id="small", marks=FULL),
     pytest.param(["backbone=timm", "readout.layers=[1,-1]", "readout.pooling=mean_std"], id="timm", marks=FULL),
     pytest.param([*CNN, "head=mlp"], id="mlp", marks=FULL),
     pytest.param([*CNN, "head.norm=true", "head.dropout=0.5"], id="linear", marks=FULL),

@@ -168,6 +168,8 @@ def split_arguments(
     others = [argument for argument in given if argument not in overrides]
     if "" in others:
         raise UserError(f"{command}: an argument is empty; give a path")
+    if invalid := next((argument for argument in others if "\0" in argument), ""):
+        raise UserError(f"{invalid!r}: contains a null character, which no path can; give a path")
     first = expand_path(others[0]) if others else None
     is_run = first is not None and _is_run(first)
     hint = f"etude {command} --help lists the arguments"
