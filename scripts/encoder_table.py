@@ -43,10 +43,14 @@ EMBEDDINGS = {
     "max_pool": "pooled maximum",
     "mean_max_pool": "pooled mean and maximum",
 }
-SCRATCH = "CNN from scratch"  # with one split seed, because it takes the longest
+SCRATCH, TUNED = "CNN from scratch", "EfficientAT, fine-tuned"
+ONE_SEED = (SCRATCH, TUNED)  # they take the longest
+RECIPE = "EfficientAT, all layers, mean and maximum"  # of experiment=small
+AVERAGES = {"average of EfficientAT and musicnn": (RECIPE, "musicnn MSD, all layers, mean and deviation")}
 ROWS: dict[str, str] = {
     "mel statistics": f"{EFFICIENTAT} readout.layers=[0] readout.pooling=mean_std",
     SCRATCH: "backbone=cnn",
+    TUNED: "experiment=finetune",
     "EfficientAT, last layer": EFFICIENTAT,
     **{f"EfficientAT, all layers, {title}": f"{EFFICIENTAT} {ALL_LAYERS}{name}" for name, title in POOLINGS.items()},
     **{
@@ -106,7 +110,7 @@ def train_missing(rows: list[str], folders: dict[str, Path], outputs: Path, repe
             continue
         for row in rows:
             sweep, seeds = outputs / folder_name(name) / folder_name(row), min(repeats, collection.repeats)
-            seeds = 1 if row == SCRATCH else seeds
+            seeds = 1 if row in ONE_SEED else seeds
             if len(pooled_runs(sweep)) >= seeds:
                 continue
             overrides = [*collection.overrides, *ROWS[row].split(), f"outputs={outputs}"]
@@ -125,21 +129,47 @@ def pooled_runs(sweep: Path) -> list[RunFolder]:
     return [RunFolder(run) for run in sorted(find_runs(sweep / "pooled"))] if (sweep / "pooled").is_dir() else []
 
 
-def score_test(runs: list[RunFolder]) -> dict[str, Any]:
-    """Score the test predictions of repeated cross-validations and of the baseline on the same clips.
+def read_tests(sweep: Path) -> list[pd.DataFrame]:
+    """Return the pooled test predictions of a sweep, one table for each split seed, sorted by clip."""
+    tables = [run.predictions for run in pooled_runs(sweep)]
+    return [table[table["split"] == "test"].sort_values("id", ignore_index=True) for table in tables]
+
+
+def same_folds(tests: list[pd.DataFrame], others: list[pd.DataFrame]) -> list[pd.DataFrame]:
+    """Return the tables among `others` that have the folds of `tests`, in their order."""
+    return [next(other for other in others if other["fold"].tolist() == table["fold"].tolist()) for table in tests]
+
+
+def average_tables(tables: list[pd.DataFrame], targets: dict[str, Any]) -> pd.DataFrame:
+    """Return the mean of predictions for the same clips, as `etude ensemble` computes it."""
+    result = tables[0].copy()
+    for name, spec in targets.items():
+        if spec["kind"] == "scalar":
+            result[f"{name}.pred"] = np.mean([table[f"{name}.pred"] for table in tables], axis=0)
+            continue
+        columns = [f"{name}.score.{value}" for value in spec["classes"]]
+        result[columns] = np.mean([table[columns] for table in tables], axis=0)
+        result[f"{name}.pred"] = np.array(spec["classes"], dtype=object)[result[columns].to_numpy().argmax(axis=1)]
+    return result
+
+
+def score_test(
+    tests: list[pd.DataFrame], targets: dict[str, Any], reference: list[pd.DataFrame] | None
+) -> dict[str, Any]:
+    """Score the test predictions of repeated cross-validations, and their differences on the same clips.
 
     The score is the mean over repeats and targets. A resample draws groups once for all of them.
 
     Args:
-        runs: Pooled results of the repeats.
+        tests: Pooled test predictions of each repeat.
+        targets: Kind, and classes or range, of each target.
+        reference: Predictions of the recommended recipe for the same folds.
 
     Returns:
-        `score`, `baseline` and `difference` with value, low and high; `metric`, `n` clips and `groups`.
+        `score`, `baseline`, `difference` (from the baseline) and, with a reference, `recipe` (the difference from it),
+        each with value, low and high; `metric`, `n` clips and `groups`.
     """
-    targets = runs[0].record["targets"]
     first, spec = next(iter(targets.items()))
-    tests = [run.predictions for run in runs]
-    tests = [table[table["split"] == "test"].sort_values("id", ignore_index=True) for table in tests]
     known = known_values_mask(tests[0], list(targets))
     kept = np.flatnonzero(known.any(axis=1))
     tests, known = [table.iloc[kept] for table in tests], known[kept]
@@ -154,15 +184,21 @@ def score_test(runs: list[RunFolder]) -> dict[str, Any]:
     true = columns(tests[0], "true")
     score = build_scorer(true, spec) if is_label else build_mean_scorer(true, known, errors=False)
     resamples = bootstrap.draw_resamples(groups, strata=true if is_label else None)
-    means = []
-    for suffix in ("pred", "baseline.statistics"):
-        scored = [bootstrap.resampled_scores(score, columns(table, suffix), resamples) for table in tests]
+
+    def mean_scores(tables: list[pd.DataFrame], suffix: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        scored = [bootstrap.resampled_scores(score, columns(table, suffix), resamples) for table in tables]
         point, drawn = ({metric: np.mean([pair[i][metric] for pair in scored], axis=0)} for i in (0, 1))
-        means.append((point, drawn))
-    scores = [bootstrap.scores_with_intervals(*mean)[metric] for mean in means]
-    difference = bootstrap.differences_with_intervals(*means)[metric]
-    result = dict(zip(("score", "baseline"), scores, strict=True)) | {"difference": difference, "metric": metric}
-    return result | {"n": len(kept), "groups": bootstrap.count_groups(groups)}
+        return point, drawn
+
+    own, baseline = mean_scores(tests, "pred"), mean_scores(tests, "baseline.statistics")
+    result: dict[str, Any] = {"metric": metric, "n": len(kept), "groups": bootstrap.count_groups(groups)}
+    result["score"] = bootstrap.scores_with_intervals(*own)[metric]
+    result["baseline"] = bootstrap.scores_with_intervals(*baseline)[metric]
+    result["difference"] = bootstrap.differences_with_intervals(own, baseline)[metric]
+    if reference:
+        recipe = mean_scores([table.iloc[kept] for table in reference], "pred")
+        result["recipe"] = bootstrap.differences_with_intervals(own, recipe)[metric]
+    return result
 
 
 def inner_score(sweep: Path) -> float | None:
@@ -185,45 +221,59 @@ def build_tables(outputs: Path, inner: bool) -> str:
     """
     lines: list[str] = []
     for name in COLLECTIONS:
-        rows: list[str] = []
-        for row in ROWS:
-            sweep = outputs / folder_name(name) / folder_name(row)
-            if not (runs := pooled_runs(sweep)):
-                continue
-            if inner:
-                score = inner_score(sweep)
-                rows += [f"| {row} | {score:.4f} |"] if score is not None else []
-                continue
-            test = score_test(runs)
-            jobs = [RunFolder(run) for run in find_runs(sweep) if run.parent.name != "pooled"]
-            jobs = [run for run in jobs if run.is_finished]  # a sweep may be running
-            seconds = np.median([run.record["seconds"]["total"] for run in jobs])
-            rows.append(
-                f"| {row} | {format_score(test['score'])} | {format_score(test['difference'])} | {seconds:.0f} |"
-            )
-            heading = (
-                f"{name}: {NAMES[test['metric']]}, {test['n']} clips, {test['groups']} groups; baseline "
-                f"{format_score(test['baseline'])}"
-            )
-        if rows and inner:
-            lines += [
-                f"{name}: inner score",
-                "",
-                "| row | negative log-loss or squared error |",
-                "|---|---|",
-                *rows,
-                "",
-            ]
-        elif rows:
-            lines += [
-                heading,
-                "",
-                "| row | score | minus baseline | seconds of a run |",
-                "|---|---|---|---|",
-                *rows,
-                "",
-            ]
+        sweeps = {row: outputs / folder_name(name) / folder_name(row) for row in ROWS}
+        sweeps = {row: sweep for row, sweep in sweeps.items() if pooled_runs(sweep)}
+        if inner:
+            scores = {row: inner_score(sweep) for row, sweep in sweeps.items()}
+            rows = [f"| {row} | {score:.4f} |" for row, score in scores.items() if score is not None]
+            heading = [f"{name}: inner score", "", "| row | negative log-loss or squared error |", "|---|---|"]
+        else:
+            heading, rows = test_rows(name, sweeps)
+        if rows:
+            lines += [*heading, *rows, ""]
     return "\n".join(lines)
+
+
+def test_rows(name: str, sweeps: dict[str, Path]) -> tuple[list[str], list[str]]:
+    """Return heading and rows of the test scores of a collection.
+
+    Args:
+        name: Name of the collection.
+        sweeps: Folder of each finished sweep by row.
+    """
+    tests = {row: read_tests(sweep) for row, sweep in sweeps.items()}
+    heading: list[str] = []
+    rows: list[str] = []
+    if not sweeps:
+        return heading, rows
+    targets = pooled_runs(next(iter(sweeps.values())))[0].record["targets"]
+    for row, members in AVERAGES.items():
+        if all(member in tests for member in members):
+            first, *others = (tests[member] for member in members)
+            aligned = zip(first, *(same_folds(first, other) for other in others), strict=True)
+            tests[row] = [average_tables(list(tables), targets) for tables in aligned]
+    for row, tables in tests.items():
+        reference = same_folds(tables, tests[RECIPE]) if RECIPE in tests and row != RECIPE else None
+        test = score_test(tables, targets, reference)
+        seconds = sum(run_seconds(sweeps[member]) for member in AVERAGES.get(row, (row,)))
+        recipe = format_score(test["recipe"]) if reference else ""
+        cells = [row, format_score(test["score"]), format_score(test["difference"]), recipe, f"{seconds:.0f}"]
+        rows.append(f"| {' | '.join(cells)} |")
+        title = f"{name}: {NAMES[test['metric']]}, {test['n']} clips, {test['groups']} groups; baseline "
+        heading = [
+            title + format_score(test["baseline"]),
+            "",
+            f"| row | score | minus baseline | minus {RECIPE} | seconds of a run |",
+            "|---|---|---|---|---|",
+        ]
+    return heading, rows
+
+
+def run_seconds(sweep: Path) -> float:
+    """Return the median duration of the runs of a sweep."""
+    jobs = [RunFolder(run) for run in find_runs(sweep) if run.parent.name != "pooled"]
+    # a sweep may be running
+    return float(np.median([run.record["seconds"]["total"] for run in jobs if run.is_finished]))
 
 
 def folder_name(text: str) -> str:
