@@ -9,8 +9,8 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from etude.evaluation import bootstrap
+from etude.evaluation.bootstrap import significant_sign
 from etude.evaluation.measure import compute_metrics, repeated_scores
-from etude.evaluation.score_summary import significant_sign
 from etude.files.ownership import LIST_NAME
 from etude.runs.folder import RunFolder, write_metrics
 

@@ -6,8 +6,9 @@ from etude.evaluation.score_summary import (
     are_splits_disjoint,
     count_known_groups,
     describe_clips,
-    describe_limitations,
     known_groups,
+    list_limitations,
+    recommend_probes,
     summarise_scores,
 )
 
@@ -15,6 +16,10 @@ CLOSE = {"value": 0.02, "low": -0.1, "high": 0.15}
 ABOVE = {"value": 0.43, "low": 0.2, "high": 0.6}
 BELOW = {"value": -0.3, "low": -0.5, "high": -0.1}
 NOTHING = {"value": None, "low": None, "high": None}
+
+
+def describe_limitations(results: dict) -> str:
+    return " ".join(list_limitations(results))
 
 
 def score(value: float) -> dict:
@@ -173,3 +178,21 @@ def test_single_class_is_named() -> None:
     rows = [{"class": "jazz", "support": 42, "groups": 12}, {"class": "rock", "support": 0, "groups": 0}]
     results = {"n": 42, "groups": 12, "ungrouped": 0, "scores": {"x": 1}, "per_class": rows}
     assert describe_limitations(results).startswith("All clips are of the class jazz")
+
+
+def test_probes_are_recommended_if_few_clips_and_random_weights_do_not_beat_the_baseline() -> None:
+    record = {"model": {"feature": "mel"}, "data": {"splits": {"train": {"clips": 120}}}}
+    test = genre(ABOVE, CLOSE)
+    baselines = test["splits"]["test"]["baselines"]
+    baselines["statistics"] = baselines.pop("linear")
+    targets = {"genre": test}
+    text = recommend_probes(record, targets)
+    assert text.startswith("From random weights and 120 training clips, the network is not significantly better than")
+    assert text.endswith("linear model or SVM on genre. For few clips of audio, linear probes on a pretrained network "
+                         "are better on most collections: python train.py experiment=small.")  # fmt: skip
+    assert recommend_probes(record | {"model": {"feature": "mel", "weights": "mn04_as"}}, targets) == ""
+    assert recommend_probes(record | {"model": {"feature": "image"}}, targets) == ""
+    assert recommend_probes(record | {"earlier_training": {"runs": []}}, targets) == ""
+    assert recommend_probes(record | {"data": {"splits": {"train": {"clips": 5000}}}}, targets) == ""
+    baselines["statistics"] |= {"difference": {"macro_f1": ABOVE}}
+    assert recommend_probes(record, targets) == ""

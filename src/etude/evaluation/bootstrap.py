@@ -36,6 +36,7 @@ from typing import Any
 
 import numpy as np
 
+from etude.evaluation.formatting import excludes_zero
 from etude.evaluation.metrics import RANGES, UNBOUNDED
 
 RESAMPLES = 2000
@@ -291,6 +292,22 @@ def compare_with_baseline(
         "differing_groups": count_differing_groups(pred, baseline_pred, groups),
         "constant_differences": constant_differences(network[1], baseline[1]),
     }
+
+
+def significant_sign(results: dict[str, Any], baseline: dict[str, Any], metric: str) -> int:
+    """Return 1 if network minus baseline is significantly above zero, -1 if it is below zero, else 0.
+
+    Args:
+        results: Results of a split in metrics.json.
+        baseline: One of its baselines.
+        metric: Compared metric.
+    """
+    difference = baseline["difference"][metric]
+    if baseline.get("differing_groups", results["groups"]) < MIN_TEST_GROUPS:
+        return 0
+    if metric in baseline.get("constant_differences", ()):
+        return 1 if difference["value"] > 0 else -1
+    return excludes_zero(difference)
 
 
 def score_with_interval(value: float, interval: tuple[float, float]) -> dict[str, float]:

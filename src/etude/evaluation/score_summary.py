@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from etude.evaluation.bootstrap import FEW_GROUPS, MIN_TEST_GROUPS
+from etude.evaluation.bootstrap import FEW_GROUPS, MIN_TEST_GROUPS, significant_sign
 from etude.evaluation.formatting import (
     NAMES,
     capitalise_first,
@@ -21,6 +21,7 @@ from etude.evaluation.formatting import (
     format_score,
 )
 
+MANY_CLIPS = 2000  # training clips from which networks with random initial weights are not advised against
 SPLIT_NAMES = {"test": "test", "val": "validation"}
 
 
@@ -108,22 +109,6 @@ def describe_mean(mean: Mapping[str, Any], split: str = "test") -> str:
     return text
 
 
-def significant_sign(results: dict[str, Any], baseline: dict[str, Any], metric: str) -> int:
-    """Return 1 if network minus baseline is significantly above zero, -1 if it is below zero, else 0.
-
-    Args:
-        results: Results of a split in metrics.json.
-        baseline: One of its baselines.
-        metric: Compared metric.
-    """
-    difference = baseline["difference"][metric]
-    if baseline.get("differing_groups", results["groups"]) < MIN_TEST_GROUPS:
-        return 0
-    if metric in baseline.get("constant_differences", ()):
-        return 1 if difference["value"] > 0 else -1
-    return excludes_zero(difference)
-
-
 def are_groups_unknown(results: Mapping[str, Any]) -> bool:
     """Return whether no clip of a split has a group, so that clips are resampled. False for older metrics."""
     return 0 < results["n"] == results.get("ungrouped", 0)
@@ -168,13 +153,8 @@ def describe_clips(results: dict[str, Any], disjoint: bool = False) -> str:
     return f"{clips} in {groups}{', none of them in training' if disjoint else ''}"
 
 
-def describe_limitations(results: dict[str, Any]) -> str:
-    """Describe the limitations of the intervals of a split, or return "" if there are none."""
-    return " ".join(list_limitations(results))
-
-
 def list_limitations(results: dict[str, Any]) -> list[str]:
-    """Return the sentences of `describe_limitations`. Several targets may have some of them in common."""
+    """Return sentences on the limitations of the intervals of a split. Several targets may have some in common."""
     if not results["scores"]:
         return []
     if results["groups"] < 2:
@@ -258,6 +238,26 @@ def _describe_difference(results: dict[str, Any], baseline: dict[str, Any], metr
     other = format_number(baseline["scores"][metric]["value"], digits)
     value = format_number(difference["value"], digits)
     return f"{capitalise_first(baseline['name'])} {other}, difference {value}{interval}{suffix}."
+
+
+def recommend_probes(record: Mapping[str, Any], targets: Mapping[str, Mapping[str, Any]]) -> str:
+    """Recommend linear probes for a network from random weights that is not better than the baseline, or return ""."""
+    model, split = record.get("model") or {}, (record.get("data", {}).get("splits") or {}).get("train") or {}
+    pretrained = model.get("weights") or model.get("linear_probe") or record.get("earlier_training")
+    if (
+        pretrained
+        or record.get("ensemble")
+        or model.get("feature") == "image"
+        or not 0 < split.get("clips", 0) <= MANY_CLIPS
+    ):
+        return ""
+    tests = [(name, target["splits"]["test"], target["primary"]) for name, target in targets.items()]
+    baselines = [(*test, baseline) for test in tests if (baseline := test[1]["baselines"].get("statistics"))]
+    names = [name for name, test, metric, baseline in baselines if significant_sign(test, baseline, metric) < 1]
+    clips = format_count(split["clips"], "training clip")
+    text = f"From random weights and {clips}, the network is not significantly better than the linear model or SVM on "
+    text += f"{', '.join(names)}. For few clips of audio, linear probes on a pretrained network are better on most "
+    return text + "collections: python train.py experiment=small." if names else ""
 
 
 def describe_copies(record: Mapping[str, Any]) -> list[str]:

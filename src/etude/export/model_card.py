@@ -25,8 +25,8 @@ from etude.evaluation.score_summary import (
     describe_clips,
     describe_copies,
     describe_earlier_training,
-    describe_limitations,
     known_groups,
+    list_limitations,
     summarise_scores,
 )
 
@@ -248,7 +248,7 @@ def _describe_target(
     summary, evidence = summarise_scores(target, disjoint=disjoint)
     baselines = list(test["baselines"].values())
     return description | {
-        "summary": summary, "evidence": evidence, "caution": describe_limitations(test),
+        "summary": summary, "evidence": evidence, "caution": " ".join(list_limitations(test)),
         "population": describe_clips(test, disjoint),
         "baselines": [baseline["name"] for baseline in baselines],
         "scores": [

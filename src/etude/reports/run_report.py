@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.evaluation import formatting
-from etude.evaluation.bootstrap import FEW_GROUPS, MIN_TEST_GROUPS
+from etude.evaluation.bootstrap import FEW_GROUPS, MIN_TEST_GROUPS, significant_sign
 from etude.evaluation.means import MEAN, targets_and_mean
 from etude.evaluation.metrics import LOWER_IS_BETTER
 from etude.evaluation.predictions import find_worst_errors
@@ -26,7 +26,7 @@ from etude.evaluation.score_summary import (
     describe_mean,
     known_groups,
     list_limitations,
-    significant_sign,
+    recommend_probes,
     summarise_scores,
 )
 from etude.files.atomic import write_text
@@ -252,6 +252,7 @@ def write_report(run: RunFolder) -> Path:
         "sections": sections,
         "mean": mean,
         "limitations": list(dict.fromkeys(text for section in sections for text in section["limitations"])),
+        "recommendation": recommend_probes(record, metrics["targets"]),
         "forest_plot": figures.forest_plot(targets_and_mean(metrics)),
         "curves": run_figures.draw_learning_curves(
             run.read_curves(), model.get("best_epoch"), model.get("monitor") or "val/score"
