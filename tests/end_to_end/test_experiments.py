@@ -31,6 +31,7 @@ IMPROVED = [name for name in NAMES if name.startswith("improved/")]
 # One experiment of each kind is trained. The others differ only in a target, a feature or a value.
 TRAINED = [
     "small",
+    "finetune",
     "joint_ast",
     "reproduction/step7/digits",
     "reproduction/step7/ast",
