@@ -125,8 +125,9 @@ def train_missing(rows: list[str], folders: dict[str, Path], outputs: Path, repe
 
 
 def pooled_runs(sweep: Path) -> list[RunFolder]:
-    """Return the pooled results of a sweep, one for each split seed."""
-    return [RunFolder(run) for run in sorted(find_runs(sweep / "pooled"))] if (sweep / "pooled").is_dir() else []
+    """Return the pooled results of a sweep with all folds, one for each split seed."""
+    runs = [RunFolder(run) for run in sorted(find_runs(sweep / "pooled"))] if (sweep / "pooled").is_dir() else []
+    return [run for run in runs if len(run.record["data"]["pooled"]) == run.record["data"]["folds"]]
 
 
 def read_tests(sweep: Path) -> list[pd.DataFrame]:
