@@ -56,7 +56,7 @@ def test_summary_counts_finished_failed_and_running_jobs(tmp_path: Path) -> None
 
 def test_failed_jobs_with_one_reason_share_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     failed = [make_job(n, FAILED, error="no fold 4" if n else "no file") for n in range(3)]
-    make_progress(tmp_path, 2, *failed).close()
+    make_progress(tmp_path, 1, *failed).close()
     output = capsys.readouterr()
     assert [line for line in (output.out + output.err).splitlines() if "  failed: " in line] == [
         "  failed: 0_x: no file",
