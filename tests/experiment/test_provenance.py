@@ -22,7 +22,7 @@ def test_reason_is_missing_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["sweep=encoders", "readout=all", "sweep.resume=outputs/a"], "sweep=encoders readout=all"),
+        (["sweep=encoders", "readout=all", "sweep.resume=outputs/a"], "sweep=encoders readout=all hydra.mode=RUN"),
         (["experiment=small_ensemble", "backbone=cnn"], "experiment=small_ensemble backbone=cnn hydra.mode=RUN"),
         (["+sweep.encoders.a=backbone=cnn", "~sweep.encoders.b"], "+sweep.encoders.a=backbone=cnn '~sweep.encoders.b'"),
     ],

@@ -62,8 +62,8 @@ def command_line() -> str:
         # sweep= and sweep. remain, because their options can set the transfer, the optimiser and other keys of the run
         excluded = ("--run", "hydra.", "hydra/", "sweep.resume=")
         arguments = [argument for argument in arguments if not argument.startswith(excluded)]
-        if any(argument.startswith("experiment=") for argument in arguments):
-            arguments.append("hydra.mode=RUN")  # the experiment can be a sweep without -m
+        if any(argument.startswith(("experiment=", "sweep=")) for argument in arguments):
+            arguments.append("hydra.mode=RUN")  # otherwise a sweep is started again, or -m is required
     return f"{program_name()} {shlex.join(arguments)}".rstrip()
 
 
