@@ -96,5 +96,5 @@ def test_runs_without_curves_are_listed_by_reason(sweep: Path, tmp_path: Path) -
         (tmp_path / name / "curves.csv").unlink()
     text = render_curves(read_runs(tmp_path))
     assert "<h1>Learning curves</h1>" in text and "No run has learning curves." in text
-    assert "<li>a, b: there is no curves.csv.</li>" in text
+    assert "<li>a; b: there is no curves.csv.</li>" in text
     assert not re.search(r'href="#(overlay|runs|table)"', text)
