@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
 from etude.evaluation import linear_candidates, linear_models
-from etude.evaluation.linear_candidates import Candidate, inner_folds
+from etude.evaluation.linear_candidates import Candidate, inner_folds, linear_weights
 from etude.evaluation.linear_models import FAMILIES, GRIDS, LinearFit, end_of_grid, fit_linear_model
 from etude.evaluation.predictions import constant_baseline
 
@@ -234,3 +234,14 @@ def test_mismatched_or_missing_values_are_refused() -> None:
         fit_linear_model(x, [None] * N, "label")
     with pytest.raises(ValueError, match="not finite"):
         fit_linear_model(np.full_like(x, np.nan), y, "scalar")
+
+
+@pytest.mark.parametrize("kind", ["label", "scalar"])
+def test_features_of_rounding_errors_have_no_weight(kind: str) -> None:
+    x, y, groups = make_clips(kind)
+    noise = np.random.default_rng(1).normal(size=(N, 3)) * 1e-9 + [0, 1e-9, 3]
+    label = Candidate("logistic regression", {"C": 0.01})
+    models = [label if kind == "label" else Candidate("ridge regression", {"alpha": 10.0}, None)]
+    fit = fit_linear_model(np.hstack([x, noise]), y, kind, groups, candidates=models)
+    weight, _ = linear_weights(fit.estimator)
+    assert np.abs(weight[:, P:]).max() < 1e-9 < np.abs(weight[:, :P]).max() < 1e3

@@ -1,4 +1,4 @@
-"""Tests of the reason of an unknown commit in the record of a run."""
+"""Tests of the command, the reason of an unknown commit and the training in the record of a run."""
 
 from __future__ import annotations
 
@@ -17,6 +17,23 @@ from etude.experiment import provenance
 def test_reason_is_missing_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert provenance.git_state() == {"commit": None, "dirty": None, "reason": "git is not installed"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["sweep=encoders", "readout=all", "sweep.resume=outputs/a"], "sweep=encoders readout=all hydra.mode=RUN"),
+        (["experiment=small_ensemble", "backbone=cnn"], "experiment=small_ensemble backbone=cnn hydra.mode=RUN"),
+        (["+sweep.encoders.a=backbone=cnn", "~sweep.encoders.b"], "+sweep.encoders.a=backbone=cnn '~sweep.encoders.b'"),
+    ],
+)
+def test_command_of_a_job_repeats_its_run(
+    arguments: list[str], expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Options of `sweep` and `experiment` can set keys of the run. Only Hydra's own keys are those of the sweep."""
+    monkeypatch.setenv(provenance.ERROR_FILE, str(tmp_path / "error"))
+    monkeypatch.setattr("sys.argv", ["train.py", "--run", *arguments, "hydra.mode=RUN", "hydra/launcher=basic"])
+    assert provenance.command_line().split(maxsplit=2)[2] == expected
 
 
 @pytest.mark.parametrize(

@@ -243,9 +243,11 @@ def test_test_scores_do_not_select_runs(sweep: Path) -> None:
 
 def test_leaderboard_names_failed_jobs_without_a_run_folder(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = ["number,folder,status,reason", "0,improved_lstm_seed0,done,", "9,9_mine,failed,no.pt: no such file"]
+    rows += ["10,10_a,failed,data.split.fold=4: no such fold", "11,11_b,failed,data.split.fold=4: no such fold"]
     (sweep / "jobs.csv").write_text("\n".join(rows) + "\n", "utf-8")
     end(SweepTable(leaderboard=True), sweep)
     output = capsys.readouterr().out
     assert "9_mine: failed: no.pt: no such file" in output and output.count("9_mine") == 1
+    assert "10_a, 11_b: failed: data.split.fold=4: no such fold" in output
     assert "9\\_mine: failed: no.pt" in (sweep / "leaderboard.md").read_text("utf-8")
     assert {"compare.html", "leaderboard.html", "leaderboard.csv"} <= {path.name for path in sweep.iterdir()}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from etude.sweeps.jobs import DONE, FAILED, RUNNING, WAITING, Job, JobTable
 from etude.sweeps.progress import SweepProgress
 
@@ -17,7 +19,7 @@ def make_progress(folder: Path, n_parallel: int, *jobs: Job, n_total: int = 0) -
     return progress
 
 
-def make_job(number: int, status: str, target: str = "genre", mode: str = "max", **values: float) -> Job:
+def make_job(number: int, status: str, target: str = "genre", mode: str = "max", **values: float | str) -> Job:
     config = {"task": {"targets": {target: {}}, "mode": mode}}
     return Job(number, [], Path(f"{number}_x"), config, status=status, **values)  # type: ignore[arg-type]
 
@@ -50,3 +52,13 @@ def test_summary_counts_finished_failed_and_running_jobs(tmp_path: Path) -> None
     ]  # fmt: skip
     summary = make_progress(tmp_path, 2, *jobs).summary()
     assert summary == "1 of 4 done, 1 failed, 1 running, about 2.0 s left; best validation score: genre 0.50 (0_x)"
+
+
+def test_failed_jobs_with_one_reason_share_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    failed = [make_job(n, FAILED, error="no fold 4" if n else "no file") for n in range(3)]
+    make_progress(tmp_path, 1, *failed).close()
+    output = capsys.readouterr()
+    assert [line for line in (output.out + output.err).splitlines() if "  failed: " in line] == [
+        "  failed: 0_x: no file",
+        "  failed: 1_x, 2_x: no fold 4",
+    ]

@@ -20,6 +20,7 @@ from etude.evaluation.metrics import classification
 
 FOLDS = 5
 TOLERANCE = 1e-4  # scikit-learn's default; the gradient of the mean loss at which a fit ends
+RESOLUTION = 1e-6  # of float32 features, relative to the largest one; smaller deviations are rounding errors
 MIN_PROBABILITY = 1e-9  # of the true class in a log-loss, which would be infinite for a class that a fold lacks
 
 
@@ -176,6 +177,16 @@ def fit_estimator(model: Any, x: np.ndarray, y: np.ndarray) -> Any:
         return model.fit(x, y)
 
 
+def without_rounding_errors(x: np.ndarray) -> np.ndarray:
+    """Return training features (N, P) in which features that only differ by rounding errors are constant.
+
+    Some outputs of a network are zero for all training clips, apart from rounding errors. Standardised, they would get
+    weights of up to 1e11, and would then determine the predictions of any clip for which they are not zero.
+    """
+    is_constant = x.std(0) <= RESOLUTION * np.abs(x).max(initial=0.0)
+    return np.where(is_constant, x.mean(0), x)
+
+
 def standardise_and_rotate(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return standardised features of both, with hardly more columns than training clips.
 
@@ -185,6 +196,7 @@ def standardise_and_rotate(train: np.ndarray, test: np.ndarray) -> tuple[np.ndar
     """
     from sklearn.preprocessing import StandardScaler
 
+    train = without_rounding_errors(train)
     scaler = StandardScaler().fit(train)
     train, test = scaler.transform(train), scaler.transform(test)
     if train.shape[0] >= train.shape[1]:

@@ -30,6 +30,7 @@ from etude.evaluation.linear_candidates import (
     out_of_fold_predictions,
     score_predictions,
     standardise_and_rotate,
+    without_rounding_errors,
 )
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def fit_linear_model(
         shape = (len(x), *predictions[best].shape[1:])
         predicted = np.full(shape, None if predictions[best].dtype.kind in "OU" else np.nan)
         predicted[known] = predictions[best]
-    estimator = fit_estimator(build_estimator(models[best], kind), features, true)
+    estimator = fit_estimator(build_estimator(models[best], kind), without_rounding_errors(features), true)
     codes = encode_groups(known_groups)
     together = all(not set(codes[train]) & set(codes[test]) for train, test in splits)
     return LinearFit(

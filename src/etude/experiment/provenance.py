@@ -56,11 +56,14 @@ def describe_environment() -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """Return the command line that repeats the run. For a job, the options of the sweep are excluded."""
+    """Return the command line that repeats the run. For a job, this run alone is repeated, and not its sweep."""
     arguments = sys.argv[1:]
     if ERROR_FILE in os.environ:
-        excluded = ("--run", "hydra.", "hydra/", "sweep=", "sweep.")
+        # sweep= and sweep. remain, because their options can set the transfer, the optimiser and other keys of the run
+        excluded = ("--run", "hydra.", "hydra/", "sweep.resume=")
         arguments = [argument for argument in arguments if not argument.startswith(excluded)]
+        if any(argument.startswith(("experiment=", "sweep=")) for argument in arguments):
+            arguments.append("hydra.mode=RUN")  # otherwise a sweep is started again, or -m is required
     return f"{program_name()} {shlex.join(arguments)}".rstrip()
 
 

@@ -195,7 +195,10 @@ def check_targets(config: Mapping[str, Any], data: MusicData) -> None:
     """
     for name in config["task"]["targets"]:
         if name not in data.targets:
-            raise UserError(f"task: {data.source.name} has no target {name}; it has {', '.join(data.targets)}")
+            raise UserError(
+                f"task: {data.source.name} has no target {name}; it has {', '.join(data.targets)}: select a task of "
+                f"these targets, or rename a column of the table to {name}"
+            )
         for split in ("train", "val"):
             labelled = int(data.pack.index[name][data.splits == split].notna().sum())
             if labelled < 2:

@@ -258,7 +258,7 @@ def write_report(run: RunFolder) -> Path:
             run.read_curves(), model.get("best_epoch"), model.get("monitor") or "val/score"
         ),
         "probes": [probe_section(name, probe) for name, probe in (model.get("linear_probe") or {}).items()],
-        "validation_remark": _validation_remark(model),
+        "validation_remark": _validation_remark(record),
         "embeddings": run_figures.embedding_maps(table, metrics["targets"], pooled=bool(data.get("pooled"))),
         "card": html.markdown_to_html(data.get("card", "")),
         "config": run.read_config_text(),
@@ -325,8 +325,11 @@ def probe_section(name: str, probe: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _validation_remark(model: dict[str, Any]) -> str:
+def _validation_remark(record: dict[str, Any]) -> str:
     """Return the remark on the heading of validation scores."""
+    if record.get("ensemble"):
+        return " (the report of each member states how it used these clips)"
+    model = record.get("model") or {}
     probes = (model.get("linear_probe") or {}).values()
     if any(probe["validation_clips"] for probe in probes):
         return " (out-of-fold predictions of the inner folds, by which the penalty was chosen)"

@@ -220,12 +220,16 @@ class SweepTable(Callback):
 
 
 def _failures_without_run(sweep: Path) -> list[str]:
-    """Return a remark for each failed job without a run folder, because it was refused before it created the folder."""
+    """Return a remark for each reason why jobs failed before they created a run folder, with their names."""
     if not (path := sweep / JOBS).is_file():  # of another launcher
         return []
     with path.open(newline="", encoding="utf-8") as file:
         failed = [row for row in csv.DictReader(file) if row["status"] == FAILED]
-    return [f"{row['folder']}: failed: {row['reason']}" for row in failed if not (sweep / row["folder"]).is_dir()]
+    names: dict[str, list[str]] = {}
+    for row in failed:
+        if not (sweep / row["folder"]).is_dir():
+            names.setdefault(row["reason"], []).append(row["folder"])
+    return [f"{', '.join(jobs)}: failed: {reason}" for reason, jobs in names.items()]
 
 
 def _table_options(name: str, table: Any) -> CompareOptions:

@@ -233,8 +233,9 @@ def prepare(overrides: Sequence[str], multirun: bool) -> None:
 
     is_sweep = multirun or "hydra.mode=MULTIRUN" in overrides
     is_job = any(override.startswith("hydra.sweep.dir=") for override in overrides)
+    accepts_sweep = is_sweep or "hydra.mode=RUN" in overrides  # as in the recorded command of a job
     for override in overrides if is_sweep or not is_job else ():  # a job repeats the options of its sweep
-        if override.startswith("sweep=") and override != "sweep=null" and not is_sweep:
+        if override.startswith("sweep=") and override != "sweep=null" and not accepts_sweep:
             raise UserError(f"{override}: is a sweep; add -m")
         if override.startswith("sweep.resume=") and override != "sweep.resume=null":
             if not is_sweep:

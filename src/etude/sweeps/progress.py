@@ -201,7 +201,7 @@ class SweepProgress:
         )
 
     def close(self) -> None:
-        """End a batch of jobs. After the last one, print the summary and all failed jobs."""
+        """End a batch of jobs. After the last one, print the summary and all failed jobs, in a line for each reason."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -209,10 +209,14 @@ class SweepProgress:
         if len(ended) < self.n_jobs:
             return
         self.print_line(f"sweep: {self.summary()}; {format_duration(time.monotonic() - self.start_time)} in total")
+        failed: dict[str, list[Job]] = {}
         for job in ended:
             if job.status == FAILED:
-                log = f" ({os.path.relpath(path)})" if (path := self.log_path(job)) and path.is_file() else ""
-                self.print_line(f"  failed: {job.name}: {job.failure_reason}{log}")
+                failed.setdefault(job.failure_reason, []).append(job)
+        for reason, jobs in failed.items():
+            path = self.log_path(jobs[0])  # the logs of the others end with the same reason
+            log = f" ({os.path.relpath(path)})" if path and path.is_file() else ""
+            self.print_line(f"  failed: {', '.join(job.name for job in jobs)}: {reason}{log}")
 
     def _update_bar(self) -> None:
         if self._bar is not None:

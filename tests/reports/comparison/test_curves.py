@@ -88,3 +88,13 @@ def test_logarithmic_ticks_are_round_and_inside_the_axis() -> None:
     assert [label for _, label in ticks] == ["0.01", "0.03", "0.1", "0.3", "1"]
     assert all(10**position == pytest.approx(float(label)) for position, label in ticks)
     assert len(log_ticks((-9, 9), 5)) <= 5
+
+
+def test_runs_without_curves_are_listed_by_reason(sweep: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(sweep / name, tmp_path / name)
+        (tmp_path / name / "curves.csv").unlink()
+    text = render_curves(read_runs(tmp_path))
+    assert "<h1>Learning curves</h1>" in text and "No run has learning curves." in text
+    assert "<li>a; b: there is no curves.csv.</li>" in text
+    assert not re.search(r'href="#(overlay|runs|table)"', text)

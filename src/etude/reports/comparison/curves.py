@@ -76,20 +76,21 @@ def render_curves(runs: Sequence[ComparedRun]) -> str:
     """Return the page of the learning curves of runs in any state as HTML. Pooled results have no curves."""
     runs = [run for run in runs if not run.pooled]
     titles, settings = run_titles(list(runs)), _group_by_setting(runs)
-    curves, missing = [], []
+    curves: list[RunCurves] = []
+    missing: dict[str, list[str]] = defaultdict(list)
     for i, same in enumerate(settings.values()):
         for run in same:
             title = titles[run.folder]
             values, problem = _read_values(run)
             if problem:
-                missing.append((title, problem))
+                missing[problem].append(title)
             else:
                 curves.append(_describe_run(run, title, i, values))
     drawn = sorted({run.setting for run in curves})
     labels = _setting_labels(list(settings.values()))
     groups = _quantities(curves)
     return load_template("curves.html.j2").render(
-        title=f"Learning curves of {format_count(len(curves), 'run')}",
+        title=f"Learning curves of {format_count(len(curves), 'run')}" if curves else "Learning curves",
         legend=[
             (labels[i], *_style(i), marker_path(_style(i)[1], 4), sum(run.setting == i for run in curves))
             for i in drawn

@@ -96,6 +96,8 @@ def _forest_plot(scores: list[dict[Any, Any]], names: Mapping[Path, str], name: 
     values = [finite_or_none(row[key]) for row in scores for key in ("statistics", "linear")]
     baseline = {round(value, 6) for value in values if value is not None}
 
+    labels = [shorten_label(names[Path(row["folder"])], 48) for row in scores]
+
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for y, row in enumerate(scores):
@@ -105,7 +107,7 @@ def _forest_plot(scores: list[dict[Any, Any]], names: Mapping[Path, str], name: 
             axes.plot(row["value"], y, "o", color=STAND_IN["network"], markersize=6.5)
         if len(baseline) == 1:
             axes.axvline(baseline.pop(), color=STAND_IN["linear"], linestyle="--", linewidth=1.4)
-        axes.set_yticks(range(len(scores)), [shorten_label(names[Path(row["folder"])], 30) for row in scores])
+        axes.set_yticks(range(len(scores)), labels)
         axes.set_ylim(len(scores) - 0.4, -0.6)
         axes.grid(axis="x", color=STAND_IN["rule"], linewidth=0.8)
         axes.set_axisbelow(True)
@@ -114,7 +116,7 @@ def _forest_plot(scores: list[dict[Any, Any]], names: Mapping[Path, str], name: 
         axes.set_xlabel(f"{title} (no unit), 95 % interval".replace("$", r"\$"))
 
     description = f"{title} of {len(scores)} runs with 95 % confidence intervals; the tables contain the numbers."
-    return draw_svg(draw, name, (5.6, 0.7 + 0.27 * len(scores)), description)
+    return draw_svg(draw, name, (5.6 if max(map(len, labels)) <= 24 else 8.4, 0.7 + 0.27 * len(scores)), description)
 
 
 def table_content(table: Table) -> dict[str, Any]:

@@ -195,6 +195,7 @@ def training_settings(run: ComparedRun) -> dict[str, tuple[str, Labels]]:
     stopping = nested_value(config, "callbacks", "early_stopping")
     patience = nested_value(stopping, "patience") or (config.get("patience") if stopping else "no early stopping")
     is_probe = optimiser_name(run) == "linear_probe"
+    no_penalty = "those of its members" if is_probe and run.record.get("ensemble") else "no linear probe"
     epochs, rate = (nested_value(config, *key) for key in (("trainer", "max_epochs"), ("optim", "lr")))
     fitted = ("train", "val") if nested_value(config, "optim", "join_validation") else ("train",)
     n_clips = [nested_value(data, "splits", split, "clips") for split in fitted]
@@ -208,7 +209,7 @@ def training_settings(run: ComparedRun) -> dict[str, tuple[str, Labels]]:
         "trainer.max_epochs": ("linear probe" if is_probe else epochs, ("optim",)),
         "patience": ("linear probe" if is_probe else patience, ("callbacks.early_stopping", "optim")),
         "optim.lr": ("linear probe" if is_probe else rate, ("optim",)),
-        "penalty": (describe_penalties(run) or "no linear probe", ("optim",)),
+        "penalty": (describe_penalties(run) or no_penalty, ("optim",)),
         "data": (collection, ()),
         "hash of the audio or frames": (str(data.get("hash") or "")[:8], ("data", "feature")),
         "hash of the split": (str(data.get("split_hash") or "")[:8], ("data", "fold", "data.split")),
