@@ -246,14 +246,21 @@ def change_tensors(folder: Path, removed: Sequence[str] = (), added: Sequence[st
 def test_partial_loads_are_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, "hubert")
     gain = "encoder.pos_conv_embed.conv.parametrizations.weight.original0"
-    change_tensors(
-        tmp_path, removed=[gain], added=["encoder.layers.9.attention.q_proj.bias", "encoder.layer_norm.bias"]
-    )
+    change_tensors(tmp_path, [gain], ["encoder.layers.9.attention.q_proj.bias", "encoder.layer_norm.bias"])
     with pytest.raises(UserError, match="1 tensors are missing") as caught:
         load(tmp_path)
     message = str(caught.value)
     assert gain in message and "1 tensors are unexpected (encoder.layers.9.attention" in message
     assert "1 tensors differ in shape (encoder.layer_norm.bias)" in message
+
+
+@pytest.mark.parametrize(("value", "message"), [(float("nan"), "undefined values"), (1, "not floating-point numbers")])
+def test_damaged_and_quantised_weights_are_refused(value: float, message: str, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, "hubert")
+    tensors, name = load_file(tmp_path / "model.safetensors"), "encoder.layer_norm.weight"
+    save_file(tensors | {name: torch.full(tensors[name].shape, value)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=rf"1 tensors .*{message} \({name}"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -262,6 +269,7 @@ def test_partial_loads_are_refused(tmp_path: Path) -> None:
         ({"model_type": "encodec"}, "type 'encodec' are not supported"),
         ({"model_type": "mert_model", "deepnorm": True}, "deepnorm"),
         ({"num_attention_heads": 5}, "not a valid config of hubert"),
+        ({"conv_stride": [0, 2]}, "conv_stride must have values of at least 1"),
     ],
 )
 def test_unsupported_config_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -136,3 +136,20 @@ def test_null_character_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     message = "'a\\x00b': contains a null character, which no path can; give a path"
     assert error_of(capsys, "predict", "a\0b", "song.mp3") == message
     assert error_of(capsys, "embed", "run", "a\0b", "--out", "x.npz") == message
+
+
+@pytest.mark.parametrize("command", ["predict", "embed"])
+def test_runs_and_sweeps_are_no_folders_of_audio_files(
+    command: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The clips of worst errors in the folders of runs and sweeps are not read as inputs."""
+    for name, file in (
+        ("run", "config.yaml"), ("damaged", "checkpoints/last.ckpt"), ("sweep", "multirun.yaml"), ("music", "a.wav")
+    ):  # fmt: skip
+        (folder / name / file).parent.mkdir(parents=True)
+        (folder / name / file).touch()
+    message = "sweep: is the folder of a sweep; name single runs before the audio files, or its ensemble"
+    assert error_of(capsys, command, "run", "sweep", "music", "--out=x.npz") == message
+    assert error_of(capsys, command, "run", "music", "sweep", "--out=x.npz") == message
+    message = "damaged: is a run; give all runs before the audio files"
+    assert error_of(capsys, command, "run", "music", "damaged", "--out=x.npz") == message

@@ -71,6 +71,11 @@ def test_run_predicts_and_embeds_without_the_checkpoint(
         assert file["embeddings"].shape == (1, 3 * 24)
 
 
+def test_weights_are_exported_without_the_checkpoint(run: RunFolder, clips: list[Path], tmp_path: Path) -> None:
+    assert main(["export", str(run.path), "--format=safetensors", "--out", str(tmp_path / "export")]) == 0
+    assert main(["predict", str(tmp_path / "export"), str(clips[0]), "--out", str(tmp_path / "predictions")]) == 0
+
+
 def test_encoder_without_a_run_embeds_files(
     checkpoint: Path, clips: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

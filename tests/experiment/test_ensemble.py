@@ -17,9 +17,10 @@ from tests.synthetic_runs import CLASSES, SCALARS, predictions, record
 
 from etude.config.instantiate import make
 from etude.config.stored import RECIPE_GROUPS
+from etude.data.pack import PackOptions
 from etude.data.training_record import ClipKeys, TrainingRecord, stored_record
 from etude.errors import UserError
-from etude.experiment import ensemble
+from etude.experiment import earlier_training, ensemble
 from etude.experiment.ensemble import EnsembleOptions, make_ensemble
 from etude.files.safe_read import read_checkpoint
 from etude.inference.model import Model
@@ -167,10 +168,12 @@ def test_clips_are_scored_by_members_that_were_not_trained_on_them(write_run: Wr
 
 
 @pytest.mark.usefixtures("without_report")
-def test_earlier_training_on_test_clips_is_found(
-    write_run: WriteRun, tmp_path: Path, config: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("part", ["own", "earlier"])
+@pytest.mark.parametrize("counted", [True, False])
+def test_training_on_test_clips_is_found(
+    write_run: WriteRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, counted: bool
 ) -> None:
-    """A member does not score clips on which its initial weights were trained. Clips without a member are refused."""
+    """A member does not score clips of its training record. Clips without a member are refused."""
     runs = [write_run("a", 1, noisy(1)), write_run("b", 2, noisy(2))]
     table = noisy(1)
     test = table["id"][table["split"] == "test"]
@@ -178,23 +181,26 @@ def test_earlier_training_on_test_clips_is_found(
 
     class Data:
         source = type("Source", (), {"id_space": "space"})
+        pack_options = PackOptions(tmp_path)
 
         def open_pack(self) -> Any:
             return type("Pack", (), {"index": table.assign(sound_hash=table["id"], group=None)})
 
-    monkeypatch.setattr(ensemble, "build_datamodule", lambda config: Data())
-    monkeypatch.setattr(ensemble, "stored_config", lambda path: {})
+    monkeypatch.setattr(earlier_training, "build_datamodule", lambda config: Data())
+    monkeypatch.setattr(earlier_training, "stored_config", lambda path: {})
 
     def plant(path: Path, trained: set[str]) -> None:
         run = RunFolder(path)
         stored = read_checkpoint(run.best_path)
-        earlier = TrainingRecord.of_run(keys, np.where(table["id"].isin(trained), "train", "test"), "old", "demo")
-        stored["etude"]["training_record"]["earlier"] = TrainingRecord(train=np.setdiff1d(earlier.train, keys.group),
-                                                                       runs=earlier.runs).to_plain()  # fmt: skip
+        record = TrainingRecord.of_run(keys, np.where(table["id"].isin(trained), "train", "test"), "old", "demo")
+        stored["etude"]["training_record"][part] = TrainingRecord(train=np.setdiff1d(record.train, keys.group),
+                                                                  runs=record.runs).to_plain()  # fmt: skip
         torch.save(stored, run.best_path)
-        counts = {"trained": len(trained), "same_group": 0, "validated": 0, "left_out": 0}
+        counts = {"trained": len(trained) * counted, "same_group": 0, "validated": 0, "left_out": 0}
         write_record(run, run.record | {"earlier_training": {"overlap": "allow", "splits": {"test": counts}}})
 
+    for run in runs:
+        plant(run, set())
     trained = set(test.iloc[:5])
     plant(runs[0], trained)
     result = RunFolder(make_ensemble(EnsembleOptions(runs, tmp_path / "mean"))).predictions
@@ -205,6 +211,18 @@ def test_earlier_training_on_test_clips_is_found(
     with pytest.raises(UserError, match="5 test clips cannot be scored, because all members were trained on them"):
         make_ensemble(EnsembleOptions(runs, tmp_path / "other"))
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.usefixtures("without_report")
+def test_test_clip_in_training_split_is_not_scored(write_run: WriteRun, tmp_path: Path) -> None:
+    """A test clip that split.csv assigns to training is not scored by this member."""
+    runs = [write_run("a", 1, noisy(1)), write_run("b", 2, noisy(2))]
+    table = noisy(1)
+    trained = table["id"][table["split"] == "test"].iloc[0]
+    write_split(RunFolder(runs[0]), table.assign(split=table["split"].where(table["id"] != trained, "train")))
+    result = RunFolder(make_ensemble(EnsembleOptions(runs, tmp_path / "mean"))).predictions
+    assert result.set_index("id")["members"].eq(1).sum() == 1
+    assert result.set_index("id")["members"][trained] == 1
 
 
 @pytest.mark.usefixtures("without_report")

@@ -22,6 +22,7 @@ from tests.synthetic_runs import predictions, record, write_run
 
 import etude
 from etude.audio.decode import decode
+from etude.backbones.base import Backbone
 from etude.data.sources.demo import collection
 from etude.errors import UserError
 from etude.evaluation.measure import compute_metrics
@@ -207,6 +208,19 @@ def test_files_with_other_outputs_are_deleted(
         assert "model.safetensors: outputs differ from the outputs of the network: " in capsys.readouterr().err
     assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("out"), Path("out/notes.txt")]
     assert predicted_values is original
+
+
+def test_weights_are_exported_of_networks_that_cannot_be_a_graph(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(backbone: Backbone) -> Backbone:
+        raise UserError("cannot be part of a graph; use --format safetensors")
+
+    monkeypatch.setattr(Backbone, "for_export", refuse)
+    assert export([str(checkpoint), f"--out={tmp_path}"]) == 2
+    assert "use --format safetensors" in capsys.readouterr().err
+    assert export([str(checkpoint), "--format=safetensors", f"--out={tmp_path}"]) == 0
+    assert (tmp_path / "model.safetensors").is_file()
 
 
 def test_nan_exceeds_tolerance() -> None:

@@ -113,3 +113,18 @@ def test_files_are_divided_by_number_and_size(tmp_path: Path) -> None:
         os.truncate(path, inputs.MAX_SHARD_BYTES // 3)
     assert [len(shard) for shard in inputs.divide_files(files, 8, 2)][:3] == [4, 3, 3]
     assert inputs.divide_files([], 8, 2) == []
+
+
+def test_names_of_runs_are_distinct(tmp_path: Path) -> None:
+    """A dot in the name of a folder is kept, and names that some systems do not distinguish have numbers."""
+    runs = [tmp_path / name for name in ("lr_0.1", "lr_0.2", "x/a", "y/A", "z/2_A")]
+    for run in runs:
+        (run / "checkpoints").mkdir(parents=True)
+        (run / "config.yaml").touch()
+        (run / "checkpoints" / "last.ckpt").touch()
+    assert inputs.name_runs(runs[:2]) == ["lr_0.1", "lr_0.2"]
+    assert inputs.name_runs(runs[2:]) == ["1_a", "2_A", "3_2_A"]
+    assert inputs.name_runs([run / "checkpoints" / "last.ckpt" for run in runs[:2]]) == ["1_last", "2_last"]
+    (runs[1] / "checkpoints" / "last.ckpt").unlink()
+    with pytest.raises(UserError, match=r"lr_0\.2"):
+        inputs.name_runs(runs[:2])

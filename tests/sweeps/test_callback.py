@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,9 @@ from etude.errors import Refused
 from etude.reports.comparison.scores import best_and_worst_runs, read_runs
 from etude.reports.maps import page
 from etude.reports.maps.page import MapOptions
-from etude.runs.folder import RunFolder, write_metrics
+from etude.runs.folder import ENSEMBLE, RunFolder, write_metrics
 from etude.sweeps.callback import SweepTable
+from etude.sweeps.progress import STATUS
 
 TABLES = {
     "genre": {
@@ -239,6 +241,34 @@ def test_test_scores_do_not_select_runs(sweep: Path) -> None:
     assert best_and_worst_runs(selected, "genre") == [selected[1], selected[2], selected[0]]  # type: ignore[arg-type, comparison-overlap]
     selected[1] = scored(1, "ast", None, 0.9)
     assert best_and_worst_runs(selected, "genre") == [selected[2], selected[0]]  # type: ignore[arg-type, comparison-overlap]
+
+
+def test_incomplete_or_earlier_ensemble_is_named(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A failed job is not left out of the mean without a message, and neither is a run that was added later."""
+    monkeypatch.setattr(STATUS, "exit_status", 0)
+    folders = [f"{sweep}/{name}" for name in ("improved_lstm_seed0", "improved_lstm_seed1")]
+    shutil.copytree(folders[0], sweep / ENSEMBLE)
+    record = json.loads((sweep / ENSEMBLE / "record.json").read_text())
+    members = [{"name": Path(folder).name, "folder": folder} for folder in folders]
+    record |= {"ensemble": {"members": members, "fewest": 2, "most": 2}}
+    (sweep / ENSEMBLE / "record.json").write_text(json.dumps(record))
+    (sweep / ENSEMBLE / "report.html").touch()
+    assert RunFolder(sweep / ENSEMBLE).is_finished
+    end(SweepTable(ensemble=True), sweep)
+    assert "ensemble is the mean of other runs; remove it, and resume the sweep" in capsys.readouterr().err
+    assert STATUS.exit_status == 1
+    others = [path for path in sweep.glob("*_seed*") if str(path) not in folders]
+    for path in others:
+        shutil.rmtree(path)
+    end(SweepTable(ensemble=True), sweep)
+    assert "not averaged" not in capsys.readouterr().err
+    shutil.rmtree(sweep / ENSEMBLE)
+    (sweep / "jobs.csv").write_text("number,folder,status,reason\n9,9_mine,failed,no.pt: no such file\n", "utf-8")
+    end(SweepTable(ensemble=True), sweep)
+    assert "the runs are not averaged: 9_mine: failed: no.pt: no such file; etude ensemble" in capsys.readouterr().err
+    assert not (sweep / ENSEMBLE).exists()
 
 
 def test_leaderboard_names_failed_jobs_without_a_run_folder(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:

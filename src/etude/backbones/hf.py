@@ -159,13 +159,19 @@ class HF(Backbone):
             [name for name in own if name not in tensors],
             [name for name in tensors if name not in own],
         )
-        shapes = [name for name in own if name in tensors and own[name].shape != tensors[name].shape]
+        common = [(name, own[name], tensors[name]) for name in own if name in tensors]
+        shapes = [name for name, expected, value in common if expected.shape != value.shape]
+        numbers = [(name, value) for name, expected, value in common if expected.is_floating_point()]
+        quantised = [name for name, value in numbers if not value.is_floating_point()]
+        invalid = [name for name, value in numbers if not value.isfinite().all()]
         problems = [
             f"{len(names)} tensors {problem} ({', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''})"
             for names, problem in (
                 (missing, "are missing"),
                 (unexpected, "are unexpected"),
                 (shapes, "differ in shape"),
+                (quantised, "are not floating-point numbers"),
+                (invalid, "have infinite or undefined values"),
             )
             if names
         ]
@@ -272,8 +278,8 @@ def _read_weights(model: str) -> dict[str, Tensor]:
             continue
         tensors: dict[str, Tensor] = {}
         files = index.get("weight_map")
-        for file in sorted(set(files.values())) if isinstance(files, dict) else []:
-            path = find_model_file(model, str(file)) if re.fullmatch(r"[\w.-]+", str(file)) else None
+        for file in sorted(set(map(str, files.values()))) if isinstance(files, dict) else []:
+            path = find_model_file(model, file) if re.fullmatch(r"[\w.-]+", file) else None
             if path is None:
                 raise UserError(f"backbone.model={model}: {name}.index.json names {file}, which is missing")
             tensors |= read_tensors(path)

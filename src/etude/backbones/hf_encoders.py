@@ -116,6 +116,8 @@ class WaveformEncoder(Encoder):
         batch_norm = bool(getattr(own, "conv_pos_batch_norm", False))
         self.masked = own.model_type in ("hubert", "wav2vec2") and own.feat_extract_norm == "layer" and not batch_norm
         self.convolutions = [*zip(own.conv_kernel, own.conv_stride, strict=True)]
+        if min((*own.conv_kernel, *own.conv_stride), default=0) < 1:
+            raise ValueError("conv_kernel and conv_stride must have values of at least 1")
         for kernel, stride in reversed(self.convolutions):
             self.min_frames = (self.min_frames - 1) * stride + kernel
         self.network.feature_extractor._requires_grad = False  # otherwise frozen layers would compute gradients

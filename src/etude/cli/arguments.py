@@ -13,8 +13,8 @@ import typer
 
 from etude.config.compose import conf_dir, list_groups
 from etude.errors import UserError
-from etude.files.safe_read import is_export
-from etude.runs.folder import CONFIG
+from etude.files.safe_read import WEIGHTS_NAME, is_export
+from etude.runs.folder import BEST, CHECKPOINTS, CONFIG, LAST, MULTIRUN
 
 if TYPE_CHECKING:
     from etude.inference.model import Pretrained
@@ -192,6 +192,8 @@ def split_arguments(
     runs = [first, *map(expand_path, takewhile(lambda argument: _is_run(expand_path(argument)), others[1:]))]
     if run := next((other for other in others[len(runs) :] if _is_run(expand_path(other))), ""):
         raise UserError(f"{run}: is a run; give all runs before the audio files")
+    if sweep := next((other for other in others[1:] if _contains(expand_path(other), MULTIRUN)), ""):
+        raise UserError(f"{sweep}: is the folder of a sweep; name single runs before the audio files, or its ensemble")
     if len(runs) > 1 and not several:
         raise UserError(f"{runs[1]}: is a run; etude {command} takes one run")
     paths = [path.resolve() for path in runs]
@@ -206,8 +208,18 @@ def split_arguments(
 
 def _is_run(path: Path) -> bool:
     """Return whether a path is a checkpoint, a run folder or an exported network."""
+    checkpoints = (f"{CHECKPOINTS}/{name}" for name in (BEST, LAST))
+    return (
+        path.suffix in RUN_SUFFIXES
+        or _contains(path, CONFIG, *checkpoints)
+        or (_contains(path, WEIGHTS_NAME) and is_export(path))
+    )
+
+
+def _contains(folder: Path, *names: str) -> bool:
+    """Return whether a folder contains one of the files."""
     try:
-        return path.suffix in RUN_SUFFIXES or (path / CONFIG).is_file() or is_export(path)
+        return any((folder / name).is_file() for name in names)
     except (OSError, ValueError):  # such as a name that is too long
         return False
 

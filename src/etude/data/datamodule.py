@@ -120,8 +120,9 @@ class MusicData:
                 raise ValueError(f"data.{name} must be greater than 0, got {value}")
         if crops_per_clip != "auto" and (type(crops_per_clip) is not int or crops_per_clip < 1):
             raise ValueError(f"data.crops_per_clip must be auto or a whole number from 1, got {crops_per_clip!r}")
-        if eval_crops and crop is None:
-            raise ValueError("data.eval_crops needs data.crop, the length of each crop")
+        if crop is None and (eval_crops or crops_per_clip not in ("auto", 1)):
+            key = "eval_crops" if eval_crops else "crops_per_clip"
+            raise ValueError(f"data.{key} needs data.crop, the length of each crop")
         if balanced_sampling is not None and source.targets.get(balanced_sampling, {}).get("kind") != "label":
             raise ValueError(f"data.balanced_sampling must name a label of this data, got {balanced_sampling!r}")
         self.source, self.feature, self.split, self.overfit = source, feature, split, overfit

@@ -24,6 +24,7 @@ EXTRACTORS = {  # class of the feature extractor by `model_type`
     "wavlm": "Wav2Vec2FeatureExtractor",
     "data2vec-audio": "Wav2Vec2FeatureExtractor",
 }
+MAX_RATE = 192_000  # Hz; a damaged value would exhaust the memory
 MAX_VALUES = 64  # values of a list in a config; longer ones are tokens of a decoder
 
 
@@ -41,7 +42,9 @@ def network_values(model: str) -> dict[str, Any]:
     """
     config, extractor = _read_configs(model)
     if config["model_type"] == "clap":
-        config = {**config.get("audio_config", {}), "model_type": "clap_audio_model"}
+        if not isinstance(audio := config.get("audio_config", {}), dict):
+            raise UserError(f"backbone.model={model}: audio_config in config.json must be a JSON object")
+        config = {**audio, "model_type": "clap_audio_model"}
     return {**_plain(config), "extractor": _plain(extractor)}
 
 
@@ -119,6 +122,8 @@ def _front(kind: str, settings: Mapping[str, Any]) -> FrontEnd:
     Raises:
         UserError: The feature extractor has settings that the front end does not support.
     """
+    if int(settings.get("sampling_rate", 0)) > MAX_RATE:
+        raise UserError(f"the sample rate must be at most {MAX_RATE} Hz, got {settings['sampling_rate']}")
     if kind == "Wav2Vec2FeatureExtractor":
         return WaveformFront(rate=int(settings.get("sampling_rate", 16000)))
     rate = int(settings.get("sampling_rate", 48000 if kind == "ClapFeatureExtractor" else 16000))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from etude.backbones.vit_checkpoints import UNTRAINED
-from etude.data.datamodule import MusicData
+from etude.config.instantiate import stored_config
+from etude.data.datamodule import MusicData, build_datamodule
 from etude.data.splits import group_codes
-from etude.data.training_record import TrainingRecord, stored_record
+from etude.data.training_record import ClipKeys, TrainingRecord, stored_record
 from etude.errors import UserError
 from etude.evaluation.score_summary import SPLIT_NAMES
 from etude.files.safe_read import read_checkpoint
@@ -111,6 +113,53 @@ def training_record(
                 "was interrupted; restore the table or files, or start a new run"
             )
     return {"own": own.to_plain(), "earlier": earlier.to_plain()}
+
+
+def find_trained(run: RunFolder, recipe: Mapping[str, Any]) -> np.ndarray:
+    """Return a mask of the predictions of a finished run (N,), bool, for clips on which its network was trained.
+
+    The training record of the checkpoint is compared with the clips of the pack. If the pack cannot be read, only the
+    overlap that the record of the run counts is known.
+
+    Args:
+        run: Folder of the run.
+        recipe: Recipe of its network.
+
+    Raises:
+        UserError: The record of the run counts an overlap, and the clips cannot be read.
+    """
+    record, table = run.record, run.predictions
+    splits, ids = run.split, table["id"].astype(str)
+    trained = np.array([splits.get(clip) == "train" for clip in ids], dtype=bool)
+    numbers = (record.get("earlier_training") or {}).get("splits", {}).values()
+    counted = any(row["trained"] + row["same_group"] > row["left_out"] for row in numbers)
+    logger = logging.getLogger("etude.data")
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # the targets of the same table were logged by each run
+    try:
+        data = build_datamodule(stored_config(run.config_path))
+        options = data.pack_options
+        data.pack_options = replace(options, read_only=options.read_only or not counted)
+        index = data.open_pack().index
+    except UserError:
+        if counted:
+            raise
+        log.warning("%s: its clips cannot be read, so they are not compared with its training record", run.path)
+        return trained
+    finally:
+        logger.setLevel(level)
+    described = record.get("data") or {}
+    keys = ClipKeys.of_clips(index, getattr(data.source, "id_space", None))
+    earlier = stored_record(recipe, str(run.path), ("earlier",)).find(keys)
+    rows = earlier.trained if described.get("shared_groups") else earlier.trained | earlier.same_group
+    trained = trained | ids.isin(index["id"][rows].astype(str)).to_numpy()
+    if any((described.get("copies") or {}).values()):  # the config allows copies of training clips
+        return trained
+    own = stored_record(recipe, str(run.path), ("own",)).find(keys).trained
+    fitted = ids.isin(index["id"][own].astype(str)).to_numpy()
+    if "out_of_fold" in table:  # predictions of validation clips by inner folds, which are fitted without them
+        fitted = fitted & ~table["out_of_fold"].fillna(False).to_numpy(dtype=bool)
+    return trained | fitted
 
 
 def read_record(path: Path, key: str) -> TrainingRecord:

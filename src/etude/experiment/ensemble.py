@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from etude.config.instantiate import stored_config
 from etude.config.stored import common_values
-from etude.data.datamodule import build_datamodule
-from etude.data.training_record import ClipKeys, TrainingRecord, stored_record
+from etude.data.training_record import TrainingRecord, stored_record
 from etude.embeddings.encoders import weights_hash
 from etude.errors import UserError
 from etude.evaluation.predictions import average_predictions, find_worst_errors, fit_average_weights
 from etude.experiment import start
+from etude.experiment.earlier_training import find_trained
 from etude.experiment.provenance import describe_environment
 from etude.files import ownership
 from etude.files.atomic import remove_created, replacing, write_text
@@ -102,23 +101,7 @@ class MemberRun:
     def scored(self) -> pd.DataFrame:
         """Predictions for the clips on which the network was never trained."""
         table = self.files.predictions
-        return table[~table["id"].astype(str).isin(self._trained_earlier())]
-
-    def _trained_earlier(self) -> set[str]:
-        """Return the ids of scored clips on which the initial weights were trained in an earlier run.
-
-        The run refuses such clips, unless its config allows them.
-        """
-        earlier = self.files.record.get("earlier_training") or {}
-        numbers = earlier.get("splits", {}).values()
-        if not any(row["trained"] + row["same_group"] > row["left_out"] for row in numbers):
-            return set()
-        data = build_datamodule(stored_config(self.files.config_path))
-        index = data.open_pack().index
-        record = stored_record(self.recipe, self.name, ("earlier",))
-        overlap = record.find(ClipKeys.of_clips(index, getattr(data.source, "id_space", None)))
-        trained = overlap.trained if self.data.get("shared_groups") else overlap.trained | overlap.same_group
-        return set(index["id"][trained].astype(str))
+        return table[~find_trained(self.files, self.recipe)]
 
 
 def make_ensemble(options: EnsembleOptions) -> Path:

@@ -93,13 +93,13 @@ def export_network(options: ExportOptions) -> list[Path]:
     ownership.check_names(out, [*names, *([CONFIG_NAME] if "safetensors" in options.formats else []), model_card.FILE])
     model = Model(checkpoint, "cpu", images=True)
     graph_formats: list[str] = [name for name in ("onnx", "torch") if name in options.formats]
-    graph = build_graph(model, options.input_name if graph_formats else "frames", bool(graph_formats))
-    metadata = model_card.describe(model, graph if graph_formats else None)
+    graph = build_graph(model, options.input_name) if graph_formats else None
+    metadata = model_card.describe(model, graph)
     paths, check_clips = find_audio_files(run, options.check)
-    min_samples = graph.min_length if graph.input_name == "waveform" else 1
+    min_samples = graph.min_length if graph is not None and graph.input_name == "waveform" else 1
     clips = load_clips(paths, model.front, model.plan(), min_samples)
     with _staging_folder(out) as staging:
-        files = _export_graphs(graph_formats, model, graph, metadata, clips, staging) if graph_formats else []
+        files = [] if graph is None else _export_graphs(graph_formats, model, graph, metadata, clips, staging)
         if "safetensors" in options.formats:
             files.append(_export_weights(model, clips, staging))
         results = _read_results(run) if run else (None, None)
@@ -113,18 +113,17 @@ def export_network(options: ExportOptions) -> list[Path]:
     return written
 
 
-def build_graph(model: Model, input_name: str, is_exported: bool = True) -> Graph:
+def build_graph(model: Model, input_name: str) -> Graph:
     """Return the graph of a network, or of the mean of several networks.
 
     Args:
         model: The network.
         input_name: Input of the graph, `waveform` or `frames`.
-        is_exported: Whether the graph is written to a file.
 
     Raises:
         UserError: The frames of an ensemble have several front ends, and the input is not the waveform.
     """
-    if not isinstance(model.front, JointFrontEnd) or not is_exported:
+    if not isinstance(model.front, JointFrontEnd):
         return Graph(model.network, model.front, input_name)
     if input_name != "waveform":
         raise UserError("--input frames: the members of this ensemble have different frames; use --input waveform")

@@ -19,7 +19,7 @@ from etude.data.table_reader import read_table
 from etude.errors import UserError
 from etude.files import ownership
 from etude.files.journal import file_stamp
-from etude.runs.folder import RunFolder, run_of
+from etude.runs.folder import RunFolder, find_weights, run_of
 
 if TYPE_CHECKING:
     from etude.inference.windows import WindowPlan
@@ -316,3 +316,16 @@ def _expand_home(line: str) -> Path | None:
         return Path(line).expanduser()
     except RuntimeError:
         return None
+
+
+def name_runs(runs: Sequence[Path]) -> list[str]:
+    """Return the name of each run or checkpoint, with a number before all names if they are not distinct.
+
+    Raises:
+        UserError: A run has no weights.
+    """
+    for path in runs:
+        find_weights(path)
+    names = [path.resolve().name if path.is_dir() else path.resolve().stem for path in runs]
+    distinct = len({name.casefold() for name in names}) == len(names)  # some systems ignore case in names
+    return names if distinct else [f"{i}_{name}" for i, name in enumerate(names, 1)]

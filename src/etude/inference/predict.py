@@ -158,12 +158,14 @@ def predict_by_several(options: Sequence[PredictOptions], folder: Path, command:
     Raises:
         UserError: A run or a file is missing, or the folder cannot be written.
     """
-    titles = [own.source.resolve().stem if isinstance(own.source, Path) else own.source.name for own in options]
-    names = [name if titles.count(name) == 1 else f"{i}_{name}" for i, name in enumerate(titles, 1)]
+    names = inputs.name_runs([own.source for own in options if isinstance(own.source, Path)])
     ownership.check_names(folder, [tables.MODELS])
     results = []
     for name, own in zip(names, options, strict=True):
         results.append(predict_files(replace(own, out=folder / name), command, return_rows=True))
+        if [row["path"] for row in results[-1].rows] != [row["path"] for row in results[0].rows]:
+            text = f"{names[0]} and {name} read different files, because only one of them takes arrays of frames"
+            raise UserError(f"{text}; give audio files or arrays alone")
     rows = tables.join_rows(names, [result.rows for result in results])
     path = tables.write_models(folder / tables.MODELS, rows)
     files = [file for result in results for file in result.paths]

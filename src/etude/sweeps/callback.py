@@ -103,7 +103,7 @@ class SweepTable(Callback):
         folder = Path(config.hydra.sweep.dir)
         if not folder.is_dir() or not find_runs(folder):
             return
-        if self.ensemble:
+        if self.ensemble and not _refuse_average(folder):
             self._average(folder)
         self._compare(folder)
         if not (self.tables or self.maps or self.page):
@@ -219,6 +219,25 @@ class SweepTable(Callback):
             return None
 
 
+def _refuse_average(sweep: Path) -> bool:
+    """Return whether jobs failed or an ensemble has other members, and print it. The sweep then has status 1."""
+    from etude.experiment.ensemble import EnsembleOptions, select_runs  # heavy: torch
+
+    run = RunFolder(sweep / ENSEMBLE)
+    reasons = [f"{text}; etude ensemble {sweep} averages the others" for text in _failures_without_run(sweep)]
+    try:
+        if run.is_finished and not reasons:
+            members = {Path(row["folder"]).name for row in (run.record.get("ensemble") or {}).get("members", ())}
+            if members != {path.name for path in select_runs(EnsembleOptions([sweep]))[0]}:
+                reasons = [f"{run.path} is the mean of other runs; remove it, and resume the sweep"]
+    except UserError as error:
+        reasons = [str(error)]
+    for reason in reasons[:1]:
+        STATUS.exit_status = STATUS.exit_status or 1
+        print(f"the runs are not averaged: {reason}", file=sys.stderr)  # noqa: T201
+    return bool(reasons)
+
+
 def _failures_without_run(sweep: Path) -> list[str]:
     """Return a remark for each reason why jobs failed before they created a run folder, with their names."""
     if not (path := sweep / JOBS).is_file():  # of another launcher
@@ -226,9 +245,8 @@ def _failures_without_run(sweep: Path) -> list[str]:
     with path.open(newline="", encoding="utf-8") as file:
         failed = [row for row in csv.DictReader(file) if row["status"] == FAILED]
     names: dict[str, list[str]] = {}
-    for row in failed:
-        if not (sweep / row["folder"]).is_dir():
-            names.setdefault(row["reason"], []).append(row["folder"])
+    for row in (row for row in failed if not (sweep / row["folder"]).is_dir()):
+        names.setdefault(row["reason"], []).append(row["folder"])
     return [f"{', '.join(jobs)}: failed: {reason}" for reason, jobs in names.items()]
 
 
