@@ -33,6 +33,7 @@ Examples:
 \b
 Axes:
   backbone feature head task transfer data   choices of the config groups
+  readout                                    layers and statistics of the embedding, such as all_mean_std
   method setting pretrained                  recipe of an experiment; single-task or multitask; source of the weights
   optim penalty                              optimiser or linear_probe; penalty that a linear probe chose
   fold seed                                  repetitions
