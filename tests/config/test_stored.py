@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,3 +38,30 @@ def test_interpolations_stay_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("key", ["trainer", "task", "optim", "choices"])
 def test_text_instead_of_a_mapping_is_reported(key: str) -> None:
     assert config_errors({key: "x"}) == [f"{key}: must be a mapping, got 'x'"]
+
+
+@pytest.mark.parametrize(
+    ("readout", "name"),
+    [
+        ({"layers": None, "pooling": "mean", "combine": "concat"}, "default"),
+        ({"layers": "all", "pooling": "mean_std", "combine": "concat"}, "all_mean_std"),
+        ({"layers": "last", "pooling": "mean", "combine": "weighted"}, "last_weighted"),
+        ({"layers": [0, -1], "pooling": "mean", "combine": "concat"}, "layers_0_-1"),
+        ({"layers": [3], "pooling": "mean_max", "combine": "concat"}, "layer_3_mean_max"),
+        (None, "default"),
+        ({"pooling": "mean", "combine": "concat"}, None),
+    ],
+)
+def test_readout_has_the_name_of_its_option(readout: dict[str, object] | None, name: str | None) -> None:
+    assert stored.readout_name(readout) == name
+    assert stored.readout_suffix(readout) == ("" if name in ("default", None) else f"_{name}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"), [((), "t_b_f"), (("readout=all_mean_std",), "t_b_f_all_mean_std"),
+                            (("readout.layers=[1]",), "t_b_f_layer_1")]
+)  # fmt: skip
+def test_name_of_a_run_contains_a_readout_other_than_the_default(
+    overrides: tuple[str, ...], name: str, config: Callable[..., dict[str, Any]]
+) -> None:
+    assert config(*overrides)["name"] == name

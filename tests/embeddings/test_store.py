@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.commands import cache
 
 from etude.embeddings.encoders import EmbeddingStore
-from etude.embeddings.store import DESCRIPTION, MAGIC, clear_stores, list_stores, trim
+from etude.embeddings.store import DESCRIPTION, FOLDER, MAGIC, clear_stores, list_stores, trim
 
 DAY = 86_400  # seconds
 WRITER = """
@@ -193,6 +194,20 @@ def test_store_is_identified_by_the_encoder_and_not_by_its_name(tmp_path: Path) 
     with open_store(tmp_path, model="a run") as store:
         assert store.get([key(0)])[0] is not None
     assert [store.model for store in list_stores(tmp_path)] == ["musicnn"]
+
+
+def test_command_lists_readouts_other_than_the_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readout = {"layers": "all", "pooling": "mean_std", "combine": "concat"}
+    for value in (None, readout):
+        with EmbeddingStore(tmp_path / FOLDER, "musicnn", {"readout": value}) as store:
+            store.put([key(0)], [np.ones(3)])
+    assert sorted(store.readout for store in list_stores(tmp_path / FOLDER)) == ["all_mean_std", "default"]
+    assert cache([f"--packs={tmp_path}"]) == 0
+    lines = capsys.readouterr().out.splitlines()[:2]
+    assert sorted(line.partition(" 1 entries")[0].split() for line in lines) == [
+        ["musicnn"],
+        ["musicnn", "all_mean_std"],
+    ]
 
 
 def test_clearing_removes_only_selected_stores_and_no_files_of_others(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ CHECKED = "a file that etude.files has checked and recorded"
 KNOWN = {
     "src/etude/reports/clip_frames.py": {"SoundFile": DRAFT},
     "src/etude/audio/numba_lock.py": {"TemporaryFile": TEMPORARY},
-    "src/etude/benchmarks/audio.py": {"TemporaryDirectory": TEMPORARY, "save": TEMPORARY, "write_bytes": TEMPORARY},
+    "src/etude/benchmarks/audio.py": {"TemporaryDirectory": TEMPORARY, "save": TEMPORARY, "mkdir": TEMPORARY},
     "src/etude/benchmarks/loading.py": {
         "TemporaryDirectory": TEMPORARY,
         "mkdir": TEMPORARY,

@@ -42,17 +42,17 @@ def test_lines_have_gaps_at_silent_windows_and_reach_both_ends() -> None:
         "genre": {"kind": "label", "classes": list("abcdefgh")}, "tempo": {"kind": "scalar", "low": 40, "high": 240},
         "energy": {"kind": "scalar", "low": 0, "high": 1}, "valence": {"kind": "scalar", "low": 0, "high": 1},
     })  # fmt: skip
-    values = [0.3, 0.2, 0.15, 0.1, 0.1, 0.1, 0.05, 0.0, 140.0, 0.25, 1.5]
+    values = [0.0, 0.2, 0.15, 0.1, 0.3, 0.11, 0.09, 0.05, 140.0, 0.25, 1.5]
     windows = [(0.0, 4.0, values), (2.0, 6.0, values), (4.0, 8.0, None), (6.0, 10.0, values)]
     plots = build_plots(FilePrediction(Path("x"), 1, 1, 10.0, values, windows), columns)
     assert [plot.title for plot in plots] == [
-        "genre: probability, 0 to 1", "tempo: 40 to 240", "energy, valence: 0 to 1",
+        "genre: probability, 0 to 1; 5 of 8 classes", "tempo: 40 to 240", "energy, valence: 0 to 1",
     ]  # fmt: skip
-    assert [line.name for line in plots[0].lines] == list("abcdef") and "6 of 8 classes" in plots[0].note
+    assert [line.name for line in plots[0].lines] == list("ebcfd") and "the highest first" in plots[0].note
     assert plots[1].lines[0].path == "M0.0 50.00L200.0 50.00L400.0 50.00M800.0 50.00L1000.0 50.00"
     assert "0.00" in plots[2].lines[1].path  # a value outside the range is drawn at its end
-    assert len({(line.colour, line.dash) for line in plots[0].lines}) == 6
-    assert len({line.dash for line in plots[0].lines}) == 6  # distinguishable without colours
+    assert [line.colour for line in plots[0].lines] == [f"group-{n}" for n in range(1, 6)]  # group-6 is a second blue
+    assert len({line.dash for line in plots[0].lines}) == 5  # distinguishable without colours
 
 
 def test_time_ticks_are_round_and_few() -> None:

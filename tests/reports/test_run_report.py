@@ -214,3 +214,16 @@ def test_scores_without_intervals_are_described_as_such(make_run, table: pd.Data
     page, metrics = build_report(make_run("one-group-per-class", single))
     assert metrics["targets"]["genre"]["splits"]["test"]["scores"]["macro_f1"]["low"] is None
     assert "Scores of the network have no confidence intervals, because the clips cannot be resampled." in page.text
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"), [(("a", "b"), "a, b"), (("a", "a"), "outputs/sweep/0_a, outputs/sweep/1_a")]
+)
+def test_members_of_an_ensemble_are_told_apart(names: tuple[str, str], shown: str, run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    record = json.loads((copy / "record.json").read_text())
+    members = [{"name": name, "folder": f"outputs/sweep/{i}_{name}"} for i, name in enumerate(names)]
+    record["ensemble"] = {"members": members, "fewest": 1, "most": 2}
+    (copy / "record.json").write_text(json.dumps(record))
+    page, _ = build_report(copy)
+    assert f"Mean of 2 runs: {shown}." in page.text

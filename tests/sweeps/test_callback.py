@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from etude.errors import Refused
+from etude.experiment import ensemble, start
+from etude.experiment.ensemble import EnsembleOptions
 from etude.reports.comparison.scores import best_and_worst_runs, read_runs
 from etude.reports.maps import page
 from etude.reports.maps.page import MapOptions
@@ -281,3 +284,22 @@ def test_leaderboard_names_failed_jobs_without_a_run_folder(sweep: Path, capsys:
     assert "10_a, 11_b: failed: data.split.fold=4: no such fold" in output
     assert "9\\_mine: failed: no.pt" in (sweep / "leaderboard.md").read_text("utf-8")
     assert {"compare.html", "leaderboard.html", "leaderboard.csv"} <= {path.name for path in sweep.iterdir()}
+
+
+def test_log_of_the_ensemble_contains_the_messages(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def log_members(options: EnsembleOptions) -> Path:
+        out = options.runs[0] / ENSEMBLE
+        start.lock_folder(out, resume=False)
+        start.open_log(out)
+        logging.getLogger("etude.experiment.ensemble").info("averaging 2 runs")
+        start.close(out)
+        return out
+
+    monkeypatch.setattr(ensemble, "make_ensemble", log_members)
+    monkeypatch.setattr(logging.getLogger(), "level", logging.WARNING)  # as in the process of a sweep
+    end(SweepTable(ensemble=True), sweep)
+    assert capsys.readouterr().out.startswith(str(sweep / ENSEMBLE / "report.html"))
+    assert (sweep / ENSEMBLE / "train.log").read_text().endswith("INFO etude.experiment.ensemble: averaging 2 runs\n")
+    assert logging.getLogger().level == logging.WARNING

@@ -45,7 +45,7 @@ def cache(
     packs: Packs = Path("outputs/packs"),
     json: Json = False,
 ) -> ParsedCommand:
-    """List the stores of embeddings with their sizes, or remove them.
+    """List the stores of embeddings with their networks, read-outs and sizes, or remove them.
 
     etude embed, etude demo and runs with a frozen network fill the stores in the folder embeddings/ of the packs. Their
     total size is limited to 2 GB; the least recently used embeddings are removed first. Only files that Étude wrote are
@@ -73,10 +73,11 @@ def _print_stores(stores: Sequence[StoreSummary], relation: str, root: Path) -> 
     from rich.text import Text
 
     console = Console(highlight=False)
-    width = max((len(store.model) for store in stores), default=0)
-    for store in stores:
+    titles = [f"{store.model} {'' if store.readout == 'default' else store.readout}".strip() for store in stores]
+    width = max(map(len, titles), default=0)
+    for store, title in zip(stores, titles, strict=True):
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(store.last_used))
-        line = f"{store.model:<{width}}  {store.entries:>9,} entries  {store.size / MB:>9,.1f} MB  last used {used}"
+        line = f"{title:<{width}}  {store.entries:>9,} entries  {store.size / MB:>9,.1f} MB  last used {used}"
         console.print(Text(f"{line}  {store.folder.name}"), soft_wrap=True)
     total = sum(store.size for store in stores) / MB
     noun = "store" if len(stores) == 1 else "stores"
@@ -86,6 +87,6 @@ def _print_stores(stores: Sequence[StoreSummary], relation: str, root: Path) -> 
 def _plain(store: StoreSummary) -> dict[str, Any]:
     """Return the values of a store for JSON."""
     return {
-        "model": store.model, "kind": store.kind, "entries": store.entries, "bytes": store.size,
-        "last_used": store.last_used, "folder": str(store.folder),
+        "model": store.model, "readout": store.readout, "kind": store.kind, "entries": store.entries,
+        "bytes": store.size, "last_used": store.last_used, "folder": str(store.folder),
     }  # fmt: skip

@@ -33,6 +33,7 @@ Examples:
 \b
 Axes:
   backbone feature head task transfer data   choices of the config groups
+  readout                                    layers and statistics of the embedding, such as all_mean_std
   method setting pretrained                  recipe of an experiment; single-task or multitask; source of the weights
   optim penalty                              optimiser or linear_probe; penalty that a linear probe chose
   fold seed                                  repetitions
@@ -88,7 +89,8 @@ def compare(
 ) -> ParsedCommand:
     """Compare runs in tables, with paired tests of runs that were scored on the same clips, and write pages.
 
-    compare.html contains the tables, and curves.html the learning curves of all runs.
+    compare.html contains the tables, and curves.html the learning curves of all runs that are trained in
+    epochs.
 
     A cell with several runs contains the mean ± standard deviation and the number of runs. Predictions of the folds of
     one split are pooled, unless fold is an axis.

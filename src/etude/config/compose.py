@@ -27,17 +27,18 @@ if TYPE_CHECKING:
 RESOLVERS = {  # functions by the name that configs call them with; they are imported when a config calls them
     "checkpoint_front": "etude.embeddings.checkpoints.front_values",
     "checkpoint_config": "etude.embeddings.checkpoints.network_values",
+    "readout_suffix": "etude.config.stored.readout_suffix",
 }
 
 
 def register_resolvers() -> None:
-    """Register the functions that configs call to read the config of a published checkpoint."""
+    """Register the functions of RESOLVERS."""
     from omegaconf import OmegaConf
 
     from etude.config.instantiate import resolve
 
     for name, target in RESOLVERS.items():
-        OmegaConf.register_new_resolver(name, lambda model, target=target: resolve(target)(model), replace=True)
+        OmegaConf.register_new_resolver(name, lambda value, target=target: resolve(target)(value), replace=True)
 
 
 def conf_dir() -> Path:

@@ -70,6 +70,31 @@ TARGETS = {
 }
 
 
+def readout_name(readout: Mapping[str, Any] | None) -> str | None:
+    """Return the name of a read-out for tables, such as `default` or `all_mean_std`, or None if it is unknown.
+
+    Args:
+        readout: Config of the read-out. Configs of older versions have none, for the backbone's own embedding.
+    """
+    if not readout:
+        return "default"
+    if "layers" not in readout:  # the common values of several runs
+        return None
+    layers, pooling, combine = (readout.get(key) for key in ("layers", "pooling", "combine"))
+    if layers is None:
+        return "default"
+    if not isinstance(layers, str):
+        layers = "_".join(["layer" if len(layers) == 1 else "layers", *map(str, layers)])
+    names = [layers, "" if pooling == "mean" else pooling, "" if combine == "concat" else combine]
+    return "_".join(str(name) for name in names if name)
+
+
+def readout_suffix(readout: Mapping[str, Any] | None) -> str:
+    """Return the read-out as the end of the name of a run, such as `_all_mean_std`, or "" for the default."""
+    name = readout_name(readout) or "default"
+    return "" if name == "default" else f"_{name}"
+
+
 def output_overrides() -> list[str]:
     """Return the overrides of the current Hydra command, without `resume`.
 

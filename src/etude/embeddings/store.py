@@ -23,6 +23,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
+from etude.config.stored import readout_name
 from etude.errors import UserError
 from etude.files import ownership
 from etude.files.atomic import open_file, remove, remove_folder, write_text
@@ -191,6 +192,7 @@ class StoreSummary:
         folder: Folder of the store.
         kind: `embeddings` or `files`.
         model: Name of the encoder.
+        readout: Read-out of the encoder, such as `all_mean_std`, or `default`; "" for a store of files.
         entries: Number of different keys.
         size: Size in bytes.
         last_used: Time of the last use, in seconds since 1970.
@@ -199,6 +201,7 @@ class StoreSummary:
     folder: Path
     kind: str
     model: str
+    readout: str
     entries: int
     size: int
     last_used: float
@@ -210,7 +213,7 @@ def list_stores(root: Path) -> list[StoreSummary]:
     for folder in root.iterdir() if root.is_dir() else ():
         if not re.fullmatch(r"(embeddings|files)-[0-9a-f]{16}", folder.name):
             continue
-        kind, model = _read_description(folder) or (folder.name.partition("-")[0], "unknown")
+        kind, model, readout = _read_description(folder) or (folder.name.partition("-")[0], "unknown", "")
         keys, size, times = set[bytes](), 0, [0.0]
         for path in (*folder.glob("*.bin"), folder / DESCRIPTION):
             with suppress(OSError):  # another process removed it
@@ -220,7 +223,7 @@ def list_stores(root: Path) -> list[StoreSummary]:
                     with path.open("rb") as file:
                         keys.update(key for key, *_ in scan_records(file))
                     size += status.st_size
-        summaries.append(StoreSummary(folder, kind, model, len(keys), size, max(times)))
+        summaries.append(StoreSummary(folder, kind, model, readout, len(keys), size, max(times)))
     return sorted(summaries, key=lambda summary: -summary.last_used)
 
 
@@ -289,12 +292,14 @@ def scan_records(file: IO[bytes], start: int = 0) -> Iterator[tuple[bytes, int, 
         start = value + size + DIGEST
 
 
-def _read_description(folder: Path) -> tuple[str, str] | None:
-    """Return the kind of a store and the name of its encoder, or None if its description is missing or damaged."""
+def _read_description(folder: Path) -> tuple[str, str, str] | None:
+    """Return kind, encoder and read-out of a store, or None if its description is missing or damaged."""
     try:
         description = json.loads((folder / DESCRIPTION).read_text("utf-8"))
-        return str(description["kind"]), str(description["model"])
-    except (OSError, ValueError, KeyError, TypeError):
+        kind, model = str(description["kind"]), str(description["model"])
+        readout = readout_name(description["identity"].get("readout")) if kind == "embeddings" else None
+        return kind, model, readout or ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

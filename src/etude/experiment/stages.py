@@ -81,11 +81,12 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
     seed_everything(config["seed"], workers=True, verbose=False)
     data = build_datamodule(config)
     data.fitted_splits = getattr(make(config["optim"]), "fitted_splits", data.fitted_splits)
+    check_targets(config, data)
     earlier = read_earlier_training(config, files if resume else None)
     data.prepare_data()
     data.setup()
     earlier_training = check_earlier_training(config, data, earlier)
-    check_targets(config, data)
+    check_labels(config, data)
     if not data.overfit:
         baselines.prepare_packs(data, bool(config.get("shortcut_baseline")))
     # gradients of a deep LSTM become denormal over hundreds of frames, and each step then takes ten times as long on a
@@ -188,10 +189,10 @@ def interruptible() -> Iterator[None]:
 
 
 def check_targets(config: Mapping[str, Any], data: MusicData) -> None:
-    """Check that the train and val splits have labels of all targets.
+    """Check that the collection has all targets of the task, before its audio is decoded.
 
     Raises:
-        UserError: A target is missing, or has fewer than two clips in one of the splits.
+        UserError: A target is missing.
     """
     for name in config["task"]["targets"]:
         if name not in data.targets:
@@ -199,6 +200,15 @@ def check_targets(config: Mapping[str, Any], data: MusicData) -> None:
                 f"task: {data.source.name} has no target {name}; it has {', '.join(data.targets)}: select a task of "
                 f"these targets, or rename a column of the table to {name}"
             )
+
+
+def check_labels(config: Mapping[str, Any], data: MusicData) -> None:
+    """Check that the train and val splits have labels of all targets.
+
+    Raises:
+        UserError: A target has fewer than two clips in one of the splits.
+    """
+    for name in config["task"]["targets"]:
         for split in ("train", "val"):
             labelled = int(data.pack.index[name][data.splits == split].notna().sum())
             if labelled < 2:
@@ -211,14 +221,8 @@ def check_targets(config: Mapping[str, Any], data: MusicData) -> None:
 def log_summary(data: MusicData, learner: Learner) -> None:
     """Log the data, the size of the splits and the network in one line."""
     sizes = ", ".join(f"{(data.splits == split).sum()} {split}" for split in ("train", "val", "test"))
-    weights = sum(p.numel() for p in learner.parameters() if p.requires_grad)
-    log.info(
-        "%s: %s clips; %s, %s trainable weights",
-        data.source.name,
-        sizes,
-        type(learner.backbone).__name__,
-        f"{weights:,}",
-    )
+    backbone, weights = type(learner.backbone).__name__, sum(p.numel() for p in learner.parameters() if p.requires_grad)
+    log.info("%s: %s clips; %s, %s trainable weights", data.source.name, sizes, backbone, f"{weights:,}")
 
 
 def predict_splits(

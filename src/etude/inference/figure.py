@@ -39,12 +39,12 @@ SPAN_SECONDS, FRAMES_PER_MEAN = 300.0, 8  # seconds of a long file that are proc
 IMAGE_WIDTH, DYNAMIC_RANGE = 900, 80.0  # pixels; dB below the loudest value of the file
 MAX_SECONDS, MAX_COPIED_BYTES = 600, 1_500_000  # of the player; a larger file is encoded again
 MIME = {".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
-MAX_LINES = 6  # in a plot
+MAX_LINES = 5  # in a plot; more colours cannot be distinguished, such as the two blues of the page
 TICK_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # seconds
 # dash patterns distinguish the lines without colours, on the page and in a PNG
-SVG_DASHES = ("", "7 3", "2 2.5", "9 3 2 3", "14 4", "4 2")
-PNG_LINE_STYLES = ("-", "--", ":", "-.", (0, (8, 2)), (0, (3, 1)))
-PNG_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c2649a", "#b87a00", "#2f8fc6")  # the light colours of the page
+SVG_DASHES = ("", "7 3", "2 2.5", "9 3 2 3", "14 4")
+PNG_LINE_STYLES = ("-", "--", ":", "-.", (0, (8, 2)))
+PNG_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c2649a", "#b87a00")  # the light colours of the page
 
 
 @dataclass
@@ -165,16 +165,17 @@ def build_plots(prediction: FilePrediction, columns: PredictionColumns) -> list[
                 max(values[starts[name] + i] for *_, values in prediction.windows if values)
                 for i in range(len(classes))
             ]
-            selected = sorted(sorted(range(len(classes)), key=lambda i: -peaks[i])[:MAX_LINES])
+            selected = sorted(range(len(classes)), key=lambda i: -peaks[i])[:MAX_LINES]
+            if len(selected) == len(classes):
+                selected.sort()
             lines = [
                 _plot_line(prediction, classes[i], starts[name] + i, (0.0, 1.0), n) for n, i in enumerate(selected)
             ]
-            note = ""
+            title, note = f"{name}: probability, 0 to 1", ""
             if len(classes) > MAX_LINES:
-                note = (
-                    f"The lines are the {MAX_LINES} of {len(classes)} classes with the highest probability in a window."
-                )
-            plots.append(Plot(f"{name}: probability, 0 to 1", lines, [(0, "0"), (0.5, "0.5"), (1, "1")], note))
+                title += f"; {MAX_LINES} of {len(classes)} classes"
+                note = "The lines are the classes with the highest probability in a window, the highest first."
+            plots.append(Plot(title, lines, [(0, "0"), (0.5, "0.5"), (1, "1")], note))
     ranges: dict[tuple[float, float], list[str]] = {}
     for name, spec in columns.targets.items():
         if spec["kind"] == "scalar":

@@ -126,11 +126,16 @@ class SweepTable(Callback):
 
         if RunFolder(folder / ENSEMBLE).is_finished:
             return
+        root = logging.getLogger()
+        level = root.level  # Hydra configures the logging of the jobs alone
+        root.setLevel(logging.INFO)
         try:
             print(RunFolder(make_ensemble(EnsembleOptions([folder]))).report_path)  # noqa: T201
         except UserError as error:
             STATUS.exit_status = STATUS.exit_status or 1
             print(f"the runs are not averaged: {error}", file=sys.stderr)  # noqa: T201
+        finally:
+            root.setLevel(level)
 
     def _compare(self, folder: Path) -> None:
         """Compare all runs, and print the paths of the written files, or the error."""

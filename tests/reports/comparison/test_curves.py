@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -98,3 +99,27 @@ def test_runs_without_curves_are_listed_by_reason(sweep: Path, tmp_path: Path) -
     assert "<h1>Learning curves</h1>" in text and "No run has learning curves." in text
     assert "<li>a; b: there is no curves.csv.</li>" in text
     assert not re.search(r'href="#(overlay|runs|table)"', text)
+
+
+def test_linear_probes_have_readouts_and_no_page_of_curves(
+    tmp_path: Path, write_run: Callable[..., Path], make_table: Callable[..., pd.DataFrame]
+) -> None:
+    probe = {"optim": {"_target_": "etude.training.optimiser.LinearProbe"}}
+    layers: list[dict[str, str | None]] = [{"layers": "all", "pooling": "mean_std"}, {"layers": None}, {}]
+    for i, (name, readout) in enumerate(zip(("a", "b", "mean"), layers, strict=True)):
+        write_run(tmp_path / name, make_table(i), probe | {"readout": {"combine": "concat"} | readout}, name="probe")
+        record = json.loads((tmp_path / name / "record.json").read_text())
+        fit = {"linear_probe": {"genre": {"penalty": {"C": 0.01}}}}
+        record = record | {"ensemble": {"members": []}} if name == "mean" else record | {"model": record["model"] | fit}
+        (tmp_path / name / "record.json").write_text(json.dumps(record))
+    comparison, paths = compare_folders([tmp_path])
+    (table,) = comparison.tables
+    i = table.row_axes.index("readout")
+    assert [row[i] for row in table.rows[:3]] == ["all_mean_std", "default", "–"]
+    assert [row[0] for row in table.rows[:3]] == ["a", "b", "mean"]
+    (note,) = [note for note in table.notes if "penalty" in note]
+    assert note.endswith("penalty C=0.01 (all_mean_std, default), one of each member (–).")
+    assert [path.name for path in paths] == ["compare.csv", "compare.md", "compare.tex", "compare.html"]
+    assert not (tmp_path / "curves.html").exists() and "curves.html" not in paths[-1].read_text()
+    page = render_curves(read_runs(tmp_path))
+    assert "<li>a; b: a linear probe has no epochs.</li>" in page and "an ensemble is not trained" in page

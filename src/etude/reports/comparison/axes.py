@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePath
 from typing import Any
 
-from etude.config.stored import flatten, renamed_key
+from etude.config.stored import flatten, readout_name, renamed_key
 from etude.errors import UserError
 from etude.evaluation.formatting import METRIC_ORDER, NAMES, printable
 from etude.evaluation.means import mean_name
@@ -282,6 +282,7 @@ NAMED_AXES: dict[str, Callable[[ComparedRun], Any]] = {
     "head": _group_option("head"),
     "task": _group_option("task"),
     "setting": _setting,
+    "readout": lambda run: readout_name(run.config.get("readout")) if run.config else None,
     "transfer": _transfer,
     "optim": optimiser_name,
     "penalty": describe_penalties,

@@ -24,7 +24,7 @@ from etude.reports.comparison.axes import (
     merge_folds,
     select_runs,
 )
-from etude.reports.comparison.curves import CURVES_PAGE, render_curves
+from etude.reports.comparison.curves import CURVES_PAGE, have_curves, render_curves
 from etude.reports.comparison.page import render_page, split_title
 from etude.reports.comparison.pivot import pivot, table_notes
 from etude.reports.comparison.pooling import pool_folds, score_repeats
@@ -198,7 +198,7 @@ def write_comparison(comparison: Comparison) -> list[Path]:
     if folder is None:
         return []
     ownership.open_folder(folder)
-    has_curves = "html" in options.formats and options.stem == CompareOptions.stem
+    has_curves = "html" in options.formats and options.stem == CompareOptions.stem and have_curves(comparison.selected)
     ownership.check_names(folder, [*(f"{options.stem}.{s}" for s in options.formats), *[CURVES_PAGE] * has_curves])
     paths = [write_text(folder / f"{options.stem}.{s}", WRITERS[s](comparison)) for s in options.formats]
     return [*paths, write_text(folder / CURVES_PAGE, render_curves(comparison.selected))] if has_curves else paths

@@ -16,7 +16,13 @@ from typing import Any
 from etude.evaluation.formatting import NAMES, capitalise_first, format_count, format_number, format_sentence
 from etude.reports.charts import MARKERS, Panel, Range, log_ticks, marker_path, padded_range
 from etude.reports.comparison.axes import NAMED_AXES, axis_value, differing_axes, settings_key
-from etude.reports.comparison.runs import TRIALS_WITHOUT_SCORES, ComparedRun, mapping_or_empty, run_titles
+from etude.reports.comparison.runs import (
+    TRIALS_WITHOUT_SCORES,
+    ComparedRun,
+    mapping_or_empty,
+    optimiser_name,
+    run_titles,
+)
 from etude.reports.html import load_template
 
 CURVES_PAGE = "curves.html"
@@ -105,6 +111,18 @@ def render_curves(runs: Sequence[ComparedRun]) -> str:
     )
 
 
+def have_curves(runs: Iterable[ComparedRun]) -> bool:
+    """Return whether some of the runs are trained in epochs. Pooled results, ensembles and linear probes are not."""
+    return not all(run.pooled or _why_no_epochs(run) for run in runs)
+
+
+def _why_no_epochs(run: ComparedRun) -> str:
+    """Return why a run has no epochs, or "" if it has."""
+    if run.record.get("ensemble"):
+        return "an ensemble is not trained"
+    return "a linear probe has no epochs" if optimiser_name(run) == "linear_probe" else ""
+
+
 def _group_by_setting(runs: Iterable[ComparedRun]) -> dict[str, list[ComparedRun]]:
     """Return the runs by setting, in the order of their first run."""
     settings: dict[str, list[ComparedRun]] = defaultdict(list)
@@ -144,10 +162,10 @@ def _read_values(run: ComparedRun) -> tuple[dict[str, dict[int, float]], str]:
         rows = run.files.read_curve_rows()
     except (OSError, ValueError, csv.Error):
         return {}, "curves.csv cannot be read"
+    if run.status == "finished" and (reason := _why_no_epochs(run)):
+        return {}, reason
     if not run.files.curves_path.is_file():
         return {}, run.remark.rstrip(".") if run.status != "finished" and run.remark else "there is no curves.csv"
-    if mapping_or_empty(run.record.get("model")).get("linear_probe"):
-        return {}, "a linear probe has no epochs"
     cells: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         epoch = _number(row.get("epoch"))

@@ -11,7 +11,7 @@ from etude.evaluation.formatting import NAMES, format_count
 from etude.evaluation.paired_tests import LEVEL, NO_DIFFERENCE, Pair, format_p_value
 from etude.evaluation.score_summary import describe_clips
 from etude.reports.comparison.axes import CompareOptions
-from etude.reports.comparison.curves import CURVES_PAGE
+from etude.reports.comparison.curves import CURVES_PAGE, have_curves
 from etude.reports.comparison.runs import ComparedRun, mapping_or_empty
 from etude.reports.comparison.scores import finite_or_none, score_frame
 from etude.reports.comparison.table import Labels, Table
@@ -40,6 +40,7 @@ def render_page(comparison: Comparison) -> str:
     """Return the page of a comparison as HTML."""
     pairs = comparison.pairs
     options = comparison.options
+    has_curves = options.out and options.stem == CompareOptions.stem and have_curves(comparison.selected)
     return load_template("compare.html.j2").render(
         title=f"Comparison of {format_count(len(comparison.runs), 'run')}",
         split_title=split_title(comparison.runs, options.split),
@@ -53,7 +54,7 @@ def render_page(comparison: Comparison) -> str:
         format_p_value=format_p_value,
         level=LEVEL,
         min_test_groups=MIN_TEST_GROUPS,
-        curves=CURVES_PAGE if options.out and options.stem == CompareOptions.stem else "",
+        curves=CURVES_PAGE if has_curves else "",
     )
 
 

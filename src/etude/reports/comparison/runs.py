@@ -194,8 +194,7 @@ def training_settings(run: ComparedRun) -> dict[str, tuple[str, Labels]]:
         crop = f"{crop.get('beats')} beats" if beats else f"{crop.get('seconds')} s"
     stopping = nested_value(config, "callbacks", "early_stopping")
     patience = nested_value(stopping, "patience") or (config.get("patience") if stopping else "no early stopping")
-    is_probe = optimiser_name(run) == "linear_probe"
-    no_penalty = "those of its members" if is_probe and run.record.get("ensemble") else "no linear probe"
+    is_probe, several = optimiser_name(run) == "linear_probe", f"one of each {'fold' if run.pooled else 'member'}"
     epochs, rate = (nested_value(config, *key) for key in (("trainer", "max_epochs"), ("optim", "lr")))
     fitted = ("train", "val") if nested_value(config, "optim", "join_validation") else ("train",)
     n_clips = [nested_value(data, "splits", split, "clips") for split in fitted]
@@ -209,7 +208,7 @@ def training_settings(run: ComparedRun) -> dict[str, tuple[str, Labels]]:
         "trainer.max_epochs": ("linear probe" if is_probe else epochs, ("optim",)),
         "patience": ("linear probe" if is_probe else patience, ("callbacks.early_stopping", "optim")),
         "optim.lr": ("linear probe" if is_probe else rate, ("optim",)),
-        "penalty": (describe_penalties(run) or no_penalty, ("optim",)),
+        "penalty": (describe_penalties(run) or (several if is_probe else "no linear probe"), ("optim",)),
         "data": (collection, ()),
         "hash of the audio or frames": (str(data.get("hash") or "")[:8], ("data", "feature")),
         "hash of the split": (str(data.get("split_hash") or "")[:8], ("data", "fold", "data.split")),

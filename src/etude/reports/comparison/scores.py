@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 
 COLUMNS = [
-    *("name", "folder", "status", "backbone", "feature", "head", "task", "setting", "transfer", "pretrained", "data"),
+    *("name", "folder", "status", "backbone", "feature", "head", "task", "setting", "readout", "transfer"),
+    *("pretrained", "data"),
     *(
         "optim",
         "penalty",
