@@ -103,7 +103,7 @@ class SweepTable(Callback):
         folder = Path(config.hydra.sweep.dir)
         if not folder.is_dir() or not find_runs(folder):
             return
-        if self.ensemble and not _refuse_average(folder):
+        if self.ensemble:
             self._average(folder)
         self._compare(folder)
         if not (self.tables or self.maps or self.page):
@@ -124,13 +124,13 @@ class SweepTable(Callback):
         """Average all runs, and print the path of the report. An error is printed, and the sweep then has status 1."""
         from etude.experiment.ensemble import EnsembleOptions, make_ensemble  # heavy: torch
 
-        if RunFolder(folder / ENSEMBLE).is_finished:
-            return
         root = logging.getLogger()
         level = root.level  # Hydra configures the logging of the jobs alone
         root.setLevel(logging.INFO)
         try:
-            print(RunFolder(make_ensemble(EnsembleOptions([folder]))).report_path)  # noqa: T201
+            _check_average(folder)
+            if not RunFolder(folder / ENSEMBLE).is_finished:
+                print(RunFolder(make_ensemble(EnsembleOptions([folder]))).report_path)  # noqa: T201
         except UserError as error:
             STATUS.exit_status = STATUS.exit_status or 1
             print(f"the runs are not averaged: {error}", file=sys.stderr)  # noqa: T201
@@ -224,23 +224,21 @@ class SweepTable(Callback):
             return None
 
 
-def _refuse_average(sweep: Path) -> bool:
-    """Return whether jobs failed or an ensemble has other members, and print it. The sweep then has status 1."""
+def _check_average(sweep: Path) -> None:
+    """Check that no job of a sweep failed, and that an earlier ensemble of its runs has the same members.
+
+    Raises:
+        UserError: A job failed, or the ensemble is the mean of other runs.
+    """
     from etude.experiment.ensemble import EnsembleOptions, select_runs  # heavy: torch
 
     run = RunFolder(sweep / ENSEMBLE)
-    reasons = [f"{text}; etude ensemble {sweep} averages the others" for text in _failures_without_run(sweep)]
-    try:
-        if run.is_finished and not reasons:
-            members = {Path(row["folder"]).name for row in (run.record.get("ensemble") or {}).get("members", ())}
-            if members != {path.name for path in select_runs(EnsembleOptions([sweep]))[0]}:
-                reasons = [f"{run.path} is the mean of other runs; remove it, and resume the sweep"]
-    except UserError as error:
-        reasons = [str(error)]
-    for reason in reasons[:1]:
-        STATUS.exit_status = STATUS.exit_status or 1
-        print(f"the runs are not averaged: {reason}", file=sys.stderr)  # noqa: T201
-    return bool(reasons)
+    for text in _failures_without_run(sweep):
+        raise UserError(f"{text}; etude ensemble {sweep} averages the others")
+    if run.is_finished:
+        members = {Path(row["folder"]).name for row in (run.record.get("ensemble") or {}).get("members", ())}
+        if members != {path.name for path in select_runs(EnsembleOptions([sweep]))[0]}:
+            raise UserError(f"{run.path} is the mean of other runs; remove it, and resume the sweep")
 
 
 def _failures_without_run(sweep: Path) -> list[str]:
