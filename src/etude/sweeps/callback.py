@@ -225,11 +225,7 @@ class SweepTable(Callback):
 
 
 def _check_average(sweep: Path) -> None:
-    """Check that no job of a sweep failed, and that an earlier ensemble of its runs has the same members.
-
-    Raises:
-        UserError: A job failed, or the ensemble is the mean of other runs.
-    """
+    """Refuse with UserError to average a sweep if a job failed, or if its ensemble is the mean of other runs."""
     from etude.experiment.ensemble import EnsembleOptions, select_runs  # heavy: torch
 
     run = RunFolder(sweep / ENSEMBLE)
