@@ -193,7 +193,7 @@ class Learner(Network, LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log losses and scores of the validation split."""
-        self.log_dict(self.compute_scores(self.gather()), rank_zero_only=False, sync_dist=False)
+        self.log_dict(self.compute_scores(self._gather()), rank_zero_only=False, sync_dist=False)
 
     def on_train_epoch_end(self) -> None:
         """Log the final learning rate of the epoch, for each parameter group if there are several."""
@@ -206,12 +206,12 @@ class Learner(Network, LightningModule):
     def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
         """Add a batch of complete clips to the table of predictions."""
         if index == 0 and dataloader_idx > 0:
-            self.tables[dataloader_idx - 1] = self.gather()
+            self.tables[dataloader_idx - 1] = self._gather()
         self._collect(batch)
 
     def on_test_epoch_end(self) -> None:
         """Store the last table. `tables` then has one table per data loader."""
-        self.tables[len(self.tables)] = self.gather()
+        self.tables[len(self.tables)] = self._gather()
 
     def compute_scores(self, table: dict[str, Tensor]) -> dict[str, float]:
         """Compute losses and scores of a split.
@@ -274,7 +274,7 @@ class Learner(Network, LightningModule):
             )
         self.collected.update(batch.row, z, out, {name: batch.y[name] for name in self.task.targets})
 
-    def gather(self) -> dict[str, Tensor]:
+    def _gather(self) -> dict[str, Tensor]:
         """Return the rows that were collected, and forget them."""
         table = self.collected_table()
         self.collected.reset()

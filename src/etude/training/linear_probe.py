@@ -211,7 +211,7 @@ class ProbeLearner(Learner):
         """Collect the embeddings of a batch of complete clips, and fit the heads after the last batch."""
         self._collect(batch)
         if self.trainer.is_last_batch:
-            self.probes = fit_heads(self, self.gather(), self.optimiser)  # type: ignore[arg-type]
+            self.probes = fit_heads(self, self._gather(), self.optimiser)  # type: ignore[arg-type]
             self.optimizers().step()  # type: ignore[union-attr, call-arg]
 
     def on_train_epoch_end(self) -> None:
@@ -319,7 +319,7 @@ class ProbeStartLearner(Learner):
         with torch.no_grad(), self.trainer.precision_plugin.forward_context():
             for batch in self.trainer.datamodule.data.loader("train"):  # type: ignore[attr-defined]
                 self._collect(self.trainer.strategy.batch_to_device(batch))
-        fit_heads(self, self.gather(), LinearProbe(join_validation=False))
+        fit_heads(self, self._gather(), LinearProbe(join_validation=False))
         self.train()
 
 
