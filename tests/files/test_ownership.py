@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -238,3 +240,19 @@ def test_draft_folder_has_an_unused_name(listed: bool, tmp_path: Path) -> None:
     draft = ownership.draft_folder(tmp_path, "export")
     assert draft != taken and ownership.created(draft) and not list(draft.iterdir())
     assert (taken / "other.txt").read_text() == "other"
+
+
+def test_threads_write_files_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a copy of the record, a thread that renames a draft fails when another one creates a file."""
+    ownership.open_folder(tmp_path)
+    monkeypatch.setattr(ownership, "_created", set(ownership._created) | {f"/record/{i}" for i in range(20_000)})
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda i: atomic.write_bytes(tmp_path / str(i), b"content"), range(60)))
+            list(threads.map(lambda i: atomic.remove(tmp_path / str(i)), range(0, 60, 2)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert ownership.foreign_paths(tmp_path) == []
+    assert {path.name for path in tmp_path.iterdir()} == {LIST_NAME, *map(str, range(1, 60, 2))}

@@ -26,7 +26,8 @@ from etude.files import os_errors
 LIST_NAME = ".etude-files"
 DRAFT_SUFFIX = ".part"  # a draft is named `.<name>.<process>.part`, and is owned if <name> is in the list
 _DRAFT_NAME = re.compile(rf"(.*/)?\.([^/]+)\.\d+{re.escape(DRAFT_SUFFIX)}")
-_created: set[str] = set()  # absolute paths that this process created
+# absolute paths that this process created; threads write files, so loops use a copy, which is made in one step
+_created: set[str] = set()
 _folders: set[str] = set()  # absolute paths of the output folders that this process opened
 # by folder: size and modification time of its list, and the listed paths
 _listed: dict[str, tuple[tuple[int, int], frozenset[str]]] = {}
@@ -238,7 +239,7 @@ def mark_created(path: Path) -> None:
 def forget(path: Path) -> None:
     """Remove a path, and all paths below it, from the record of this process."""
     full = absolute(path)
-    _created.difference_update([name for name in _created if name == full or name.startswith(full + os.sep)])
+    _created.difference_update([name for name in _created.copy() if name == full or name.startswith(full + os.sep)])
     _folders.discard(full)
 
 
@@ -246,7 +247,7 @@ def move_record(source: Path, target: Path) -> None:
     """Update the record of this process after a path was renamed."""
     old, new = absolute(source), absolute(target)
     for names in (_created, _folders):
-        for name in [name for name in names if name == old or name.startswith(old + os.sep)]:
+        for name in [name for name in names.copy() if name == old or name.startswith(old + os.sep)]:
             names.discard(name)
             names.add(new + name[len(old) :])
 
