@@ -34,3 +34,8 @@ def __getattr__(name: str) -> Any:
 
         return Run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public functions too, before they are imported, for completion in notebooks and shells."""
+    return sorted({*globals(), *__all__})

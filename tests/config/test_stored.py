@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from etude.config import stored
 from etude.config.validation import config_errors
@@ -55,6 +56,22 @@ def test_text_instead_of_a_mapping_is_reported(key: str) -> None:
 def test_readout_has_the_name_of_its_option(readout: dict[str, object] | None, name: str | None) -> None:
     assert stored.readout_name(readout) == name
     assert stored.readout_suffix(readout) == ("" if name in ("default", None) else f"_{name}")
+
+
+@pytest.mark.parametrize(
+    ("choice", "source", "name"),
+    [
+        ("demo", {}, "demo"),
+        ("gtzan", {"path": "music/genres"}, "gtzan"),
+        ("folder", {"path": "music/My Rock/"}, "My Rock"),
+        ("folder", {"path": "???"}, "folder"),
+        ("table", {"table": "lists/clips.v2.csv", "name": None}, "clips.v2"),
+        ("table", {"table": "lists/clips.csv", "name": "ratings"}, "ratings"),
+        ("pack", {"path": "outputs/packs/demo-1"}, "demo-1"),
+    ],
+)
+def test_run_folder_has_the_name_of_the_data(choice: str, source: dict[str, str | None], name: str) -> None:
+    assert stored.data_name(choice, OmegaConf.create({"source": source})) == name
 
 
 @pytest.mark.parametrize(

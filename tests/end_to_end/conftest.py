@@ -55,5 +55,5 @@ def finished(tmp_path_factory: pytest.TempPathFactory, train: Callable[..., Resu
             folder.mkdir()
             result = train(folder, "task=joint", "backbone=lstm", "callbacks=best_epoch", "trainer.max_epochs=3")
             assert result.returncode == 0, result.stderr
-    (run,) = (folder / "outputs").glob("*_joint_lstm_mel")
+    (run,) = (folder / "outputs").glob("*_demo_joint_lstm_mel_*")
     return run

@@ -195,3 +195,7 @@ def test_refused_run_raises_user_error_and_writes_nothing(
     assert message in str(refused.value)
     assert process_state() == before
     assert not [path for path in tmp_path.rglob("*") if path.name != "outputs"]
+
+
+def test_public_names_are_listed_for_completion() -> None:
+    assert {"Run", "embed", "load", "run", "__version__"} <= set(dir(etude))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -222,6 +223,7 @@ def test_run_folders_of_the_same_second_are_different(tmp_path: Path, monkeypatc
             return cls(2026, 1, 1)
 
     monkeypatch.setattr("etude.system.distributed.datetime", Fixed)
+    monkeypatch.setattr("secrets.token_hex", lambda _: str(random.randrange(9)))  # most names are in use
     with ThreadPoolExecutor(8) as threads:
         names = list(threads.map(lambda _: run_folder.__wrapped__(None, str(tmp_path), "same"), range(8)))
     assert len(set(names)) == 8

@@ -237,7 +237,7 @@ def scored_clips(folder: Path) -> dict[str, dict[str, int]]:
 
     All clips of the validation and test splits are scored. All others have a reason.
     """
-    (jobs,) = folder.glob("outputs/*_sweep/jobs.csv")
+    (jobs,) = folder.glob("outputs/*_sweep_*/jobs.csv")
     counts = {}
     for run in (jobs.parent / name for name in pd.read_csv(jobs)["folder"]):
         table, split = pd.read_parquet(run / "predictions.parquet"), pd.read_csv(run / "split.csv", dtype=str)

@@ -168,6 +168,6 @@ def test_same_command_gives_the_same_predictions(
 ) -> None:
     result = train(tmp_path, "task=joint", "backbone=lstm", "callbacks=best_epoch", "trainer.max_epochs=3")
     assert result.returncode == 0, result.stderr
-    (run,) = (tmp_path / "outputs").glob("*_joint_lstm_mel")
+    (run,) = (tmp_path / "outputs").glob("*_demo_joint_lstm_mel_*")
     repeated = pd.read_parquet(run / "predictions.parquet")
     pd.testing.assert_frame_equal(repeated.drop(columns="embedding"), table.drop(columns="embedding"))

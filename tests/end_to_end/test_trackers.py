@@ -87,7 +87,7 @@ def sweep(home: Path, packs: Path, start: Any, trackers: list[str]) -> tuple[Pat
     overrides += ["logger.wandb.tags=[first]", "logger.wandb.notes=a note", "+logger.mlflow.tags.author=user"]
     result = start("-m", "hydra/launcher=basic", *overrides, f"data.packs={packs}", "outputs=swept")
     assert result.returncode == 1, result.stderr  # because a job failed
-    (folder,) = (home / "swept").glob("*_sweep")
+    (folder,) = (home / "swept").glob("*_sweep_*")
     return folder, result
 
 

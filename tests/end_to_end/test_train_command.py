@@ -110,7 +110,7 @@ def test_run_interrupted_by_ctrl_c_can_be_resumed(
     rest = process.stderr.read()
     assert process.wait(timeout=60) == 130, rest
     assert "resume=" in rest
-    (run,) = (tmp_path / "outputs").glob("*_genre_lstm_mel")
+    (run,) = (tmp_path / "outputs").glob("*_demo_genre_lstm_mel_*")
     assert not (run / "metrics.json").exists()
     result = train(tmp_path, f"resume={run.relative_to(tmp_path)}")
     assert result.returncode == 0, result.stderr
@@ -138,7 +138,7 @@ def test_overfitting_run_cannot_be_resumed(tmp_path: Path, train: Callable[..., 
 def test_sweep_has_a_folder_per_job_and_one_table(tmp_path: Path, train: Callable[..., Result]) -> None:
     result = train(tmp_path, "-m", "backbone=lstm", "task=genre,valence", "debug=fast")
     assert result.returncode == 0, result.stderr
-    (sweep,) = (tmp_path / "outputs").glob("*_sweep")
+    (sweep,) = (tmp_path / "outputs").glob("*_sweep_*")
     jobs = [path for path in sweep.iterdir() if path.is_dir()]
     assert len(jobs) == 2
     table = pd.read_csv(sweep / "compare.csv")

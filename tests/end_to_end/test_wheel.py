@@ -66,7 +66,7 @@ def test_wheel_trains_in_an_empty_folder(tmp_path: Path, packs: Path, environmen
         cwd=empty,
         env=outside,
     )
-    (run,) = (empty / "outputs").glob("*_sweep/0_fast_genre_cnn")
+    (run,) = (empty / "outputs").glob("*_sweep_*/0_fast_genre_cnn")
     assert json.loads((run / "record.json").read_text())["command"].startswith("etude train debug=fast")
     assert (run / "report.html").stat().st_size > 10_000
     assert str(ROOT) not in (run / "config.yaml").read_text()

@@ -38,7 +38,7 @@ def test_repeated_value_is_named_and_no_folder_is_created(
     assert main(["-m", "debug=fast", "seed=1,1,2", "name=a,b"]) == 2
     message = "seed=1,1,2: contains 1 more than once; each job of a sweep needs different values\n"
     assert capsys.readouterr().err == message
-    assert not list(tmp_path.rglob("*_sweep"))
+    assert not list(tmp_path.rglob("*_sweep_*"))
 
 
 @pytest.mark.parametrize(

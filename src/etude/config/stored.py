@@ -95,6 +95,23 @@ def readout_suffix(readout: Mapping[str, Any] | None) -> str:
     return "" if name == "default" else f"_{name}"
 
 
+def data_name(choice: str, data: Any) -> str:
+    """Return the name of the data of a run, for the name of its folder.
+
+    Args:
+        choice: Option of the config group `data`.
+        data: Composed config of the data. A table, folder or pack of the user gives its own name.
+    """
+    from omegaconf import OmegaConf
+
+    if choice not in ("folder", "table", "pack"):
+        return choice
+    name, path, table = (OmegaConf.select(data, f"source.{key}") for key in ("name", "path", "table"))
+    if name:
+        return str(name)
+    return Path(str(table)).stem if table else Path(str(path or choice)).resolve().name or choice
+
+
 def output_overrides() -> list[str]:
     """Return the overrides of the current Hydra command, without `resume`.
 

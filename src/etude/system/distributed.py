@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +185,9 @@ def experiment_name(experiment: str | None, default: str) -> str:
 
 
 def dated_folders(outputs: str, name: str) -> Iterator[Path]:
-    """Yield paths `<date>_<name>` for a new folder. The second and later paths also have a number.
+    """Yield paths `<date>_<name>_<suffix>` for a new folder.
+
+    Each path has another random suffix, so that folders of several machines can be copied into one folder.
 
     Args:
         outputs: Folder that contains the new folder.
@@ -196,16 +198,16 @@ def dated_folders(outputs: str, name: str) -> Iterator[Path]:
     """
     if not isinstance(outputs, str | int | float):  # Hydra parses outputs=2024 as a number
         raise UserError(f"outputs={outputs}: must be the name of a folder")
-    path = Path(str(outputs)) / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{folder_name(str(name))}"
-    yield path
-    yield from (path.with_name(f"{path.name}_{i}") for i in count(2))
+    stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{folder_name(str(name))}"
+    while True:
+        yield Path(str(outputs)) / f"{stem}_{secrets.token_hex(2)}"
 
 
 def common_folder_name(create: Callable[[], str], name: str) -> str:
     """Return the name of the run folder, which is equal in all processes of a launch.
 
     Processes that start separately would create different folders, because each process uses its own time, and the name
-    of an existing folder gets a number. With torchrun, rank 0 shares the name in torchrun's store. With srun, no store
+    of a folder has a random suffix. With torchrun, rank 0 shares the name in torchrun's store. With srun, no store
     exists yet, and the name is derived from the ids of job and step. Lightning passes the folder to the processes that
     it starts.
 
