@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from etude.cli import train
 from etude.config.compose import open_hydra
-from etude.config.override_errors import override_errors
+from etude.config.override_errors import OTHER_NAMES, override_errors
 from etude.config.stored import KEYS, OPTIONS, TARGETS, renamed_key, renamed_option
 from etude.config.validation import config_errors, signature
 
@@ -175,3 +175,13 @@ def test_every_new_target_exists() -> None:
     for names in TARGETS.values():
         for target in names.values():
             assert signature(target), target
+
+
+def test_name_without_its_group_is_answered_with_the_key() -> None:
+    keys = {name: key for key, names in OTHER_NAMES.items() for name in names.split()}
+    keys |= {"crop": "data.crop", "num_workers": "data.workers", "sample_rate": "feature.front.rate", "lr": "optim.lr"}
+    messages = override_errors([f"{name}=genre" for name in keys])
+    assert {message.split(":")[0].partition("=")[0] for message in messages} == set(keys)
+    for message in messages:
+        key = keys[message.split(":")[0].partition("=")[0]]
+        assert message.partition("; did you mean ")[2].partition("?")[0] == key

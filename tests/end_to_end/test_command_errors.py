@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from etude.cli.train import main
+from etude.config.compose import parse_arguments
 from etude.config.override_errors import override_errors
 
 BACKBONES = "available: ast, cnn, convnet, efficientat, hf, lstm, musicnn, timm"
@@ -129,7 +131,6 @@ def test_options_in_a_config_folder_of_the_user_are_checked(tmp_path: Path) -> N
         (["--cfg", "job", "trainer.max_epoch=2"], ["trainer.max_epoch: no such config key; did you mean max_epochs?"]),
         (["-m", "trainer.max_epoch=2,3"], ["trainer.max_epoch: no such config key; did you mean max_epochs?"]),
         (["--multirum", "seed=1,2"], ["--multirum: no such flag; did you mean --multirun?"]),
-        (["seed=1", "--cfg", "job", "patience=2"], ["patience=2: overrides must not be separated by a flag"]),
         (["--resolve"], ["--resolve: requires --cfg"]),
         (["--cfg", "jb"], ["argument --cfg/-c: invalid choice: 'jb'"]),
         (["--config-dir=nowhere"], ["--config-dir=nowhere: there is no such folder"]),
@@ -153,3 +154,29 @@ def test_command_prints_its_errors_and_writes_nothing(
     for line, start in zip(error.splitlines(), messages, strict=True):
         assert line.startswith(start)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ordered"),
+    [
+        (["seed=1", "--cfg", "job", "patience=2"], ["--cfg", "job", "seed=1", "patience=2"]),
+        (["seed=1,2", "-m", "backbone=lstm"], ["-m", "seed=1,2", "backbone=lstm"]),
+        (
+            ["~logger.csv", "--config-dir=.", "+a=1", "-c", "job"],
+            ["--config-dir=.", "-c", "job", "~logger.csv", "+a=1"],
+        ),
+        (["name=x", "name=x", "-m"], ["-m", "name=x", "name=x"]),
+    ],
+    ids=str,
+)
+def test_flags_may_be_between_overrides(arguments: list[str], ordered: list[str]) -> None:
+    assert parse_arguments(arguments).ordered == ordered
+
+
+def test_config_is_printed_for_a_flag_between_overrides(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    assert main(["seed=3", "--cfg", "job", "patience=2"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert (printed["seed"], printed["patience"]) == (3, 2)

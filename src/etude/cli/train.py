@@ -49,6 +49,7 @@ def _train(argv: Sequence[str] | None) -> int:
 
     try:
         flags = parse_arguments(sys.argv[1:])
+        sys.argv[1:] = flags.ordered  # Hydra refuses flags between overrides
         if flags.experimental_rerun:  # it would unpickle a file, which may run code
             raise UserError(
                 "--experimental-rerun: is not supported; use the run's config.yaml, which contains all values"

@@ -202,10 +202,13 @@ def _patched_hydra(first_callback: Callback, before_write: Callable[[Path, str],
 
 
 def parse_arguments(arguments: Sequence[str]) -> Namespace:
-    """Parse a command line as Hydra does, into flags and overrides.
+    """Parse a command line as Hydra does, into flags and overrides, except that flags may be between overrides.
+
+    Returns:
+        The values of all flags, `overrides`, and `ordered`: the arguments with all flags before the overrides.
 
     Raises:
-        UserError: A flag is unknown, or an override is between two flags.
+        UserError: A flag is unknown or has an invalid value.
     """
     from hydra._internal.utils import get_args_parser
 
@@ -216,7 +219,7 @@ def parse_arguments(arguments: Sequence[str]) -> Namespace:
         raise UserError(message)
 
     parser.error = refuse  # type: ignore[method-assign]
-    parsed, unknown = parser.parse_known_args(list(arguments))
+    parsed, unknown = parser.parse_known_intermixed_args(arguments)
     check_config_dir(parsed.config_dir)
     if parsed.resolve and not parsed.cfg:
         refuse("--resolve: requires --cfg")
@@ -226,15 +229,16 @@ def parse_arguments(arguments: Sequence[str]) -> Namespace:
     if sum(map(bool, modes)) > 1:
         refuse("--run, --multirun, --cfg, --info and --shell-completion exclude each other; use only one of them")
     if not unknown:
+        ordered = list(arguments)
+        for override in parsed.overrides:
+            ordered.remove(override)
+        parsed.ordered = [*ordered, *parsed.overrides]
         return parsed
     messages = []
     for argument in unknown:
-        if argument.startswith("-"):
-            near = get_close_matches(argument.partition("=")[0], flags, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"{program_name()} --hydra-help lists all flags"
-            messages.append(f"{argument}: no such flag; {hint}")
-        else:
-            messages.append(f"{argument}: overrides must not be separated by a flag; put all flags first")
+        near = get_close_matches(argument.partition("=")[0], flags, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"{program_name()} --hydra-help lists all flags"
+        messages.append(f"{argument}: no such flag; {hint}")
     raise UserError("\n".join(messages))
 
 

@@ -30,6 +30,16 @@ if TYPE_CHECKING:
 
 MAX_COMBINATIONS = 12  # maximum number of combinations of a sweep's options that are composed
 GLOBAL_GROUPS = ("experiment", "debug", "sweep")  # their options may set and add any key
+OTHER_NAMES = {  # names in other libraries, by the override that sets the value here
+    "trainer.max_epochs": "epoch epochs n_epochs num_epochs max_epoch", "optim.lr": "learning_rate rate",
+    "optim.weight_decay": "wd decay", "optim.schedule": "scheduler lr_scheduler", "data.batch_size": "batch bs",
+    "data.split.kind": "split", "backbone": "model network encoder arch", "data": "dataset", "task": "target targets",
+    "trainer.devices": "gpu gpus device n_gpus ngpu", "trainer.precision": "amp fp16 bf16",
+    "data=folder data.source.path": "path folder dir audio data_dir", "data=table data.source.table": "table csv file",
+    "backbone.weights": "weights pretrained", "transfer=full transfer.init_from": "init_from checkpoint ckpt finetune",
+    "logger": "wandb mlflow tensorboard tracker", "readout": "pooling layer", "feature": "frontend front features",
+    "sweep=folds": "cv kfold n_folds k", "feature.front.rate": "sr samplerate", "outputs": "output out output_dir",
+}  # fmt: skip
 
 
 def override_errors(
@@ -168,7 +178,8 @@ def _selection_error(composer: Composer, name: str, text: str, error: Exception)
         option = config.hydra.runtime.choices.get(bare)
         return f"{text}: {bare} has the option {option}" if option else f"{text}: this config has no {bare}"
     if not key.startswith("+") and bare not in choices:
-        near = [choice for choice in choices if choice.partition("@")[0] == bare.partition("@")[0]]
+        near = [other for other, names in OTHER_NAMES.items() if bare in names.split()]
+        near = near or [choice for choice in choices if choice.partition("@")[0] == bare.partition("@")[0]]
         hint = f"did you mean {near[0]}? otherwise add it with a plus" if near else "add it with a plus"
         return f"{text}: this config has no {bare}; {hint}: +{text}"
     return f"{text}: {hydra_message(error, any_type=True)[0]}"
@@ -264,19 +275,22 @@ def _missing_key_error(config: DictConfig, key: str, value: str, groups: Iterabl
 def _unknown_root_error(config: DictConfig, key: str, keys: list[str], groups: list[str]) -> str:
     """Return the error message for a key whose first component is neither a config group nor a config key.
 
-    The message suggests similar names, and longer keys that end with this key.
+    The message suggests the name for what other libraries call so, similar names, and longer keys that end with this
+    key or with most of its words.
     """
     reason = f"{key}: no such config group or key"
     known = [name for name in dict.fromkeys([*groups, *keys]) if name != "hydra"]
     if "/" in key:
         near = get_close_matches(key, known, n=1)
         return f"{reason}; did you mean {near[0]}?" if near else f"{reason}; available: {', '.join(known)}"
-    paths = list(_value_paths(config))
+    paths = list(_key_paths(config))
     last = key.rpartition(".")[2]
-    same_end = [path for path in paths if path.rpartition(".")[2] == last][:3]
-    if "." not in key and (near := get_close_matches(key, known, n=1)):
-        return f"{reason}; did you mean {near[0]}?"
-    near = same_end if len(same_end) == 1 or "." not in key else get_close_matches(key, paths, n=1)
+    near = [path for path in paths if path.rpartition(".")[2] == last][:3]
+    if "." not in key:
+        near = [path for path, names in OTHER_NAMES.items() if key.lower() in names.split()] or near
+        near = near or get_close_matches(key, known, n=1) or [path for path in paths if _share_words(path, key)][:3]
+    elif len(near) != 1:
+        near = get_close_matches(key, paths, n=1)
     if near:
         return f"{reason}; did you mean {' or '.join(near)}?"
     return f"{reason}; {program_name()} --help lists the config groups, --cfg job the config keys"
@@ -293,17 +307,21 @@ def _parameters(node: DictConfig) -> list[str]:
     return [name for name in target_signature.parameters if name.isidentifier()] if target_signature else []
 
 
-def _value_paths(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Yield the dotted keys of all values, except Hydra's own keys."""
+def _share_words(path: str, name: str) -> bool:
+    """Return whether the end of a dotted key contains all words of a name, or the reverse."""
+    words, other = set(path.rpartition(".")[2].split("_")), set(name.lower().split("_"))
+    return words <= other or other <= words
+
+
+def _key_paths(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys of all values and mappings, except Hydra's own keys."""
     for name in node:
         path = prefix + str(name)
         if name in ("_target_", "choices") or path == "hydra":
             continue
-        child = node._get_node(name)
-        if _is_mapping(child):
-            yield from _value_paths(child, f"{path}.")
-        else:
-            yield path
+        yield path
+        if _is_mapping(child := node._get_node(name)):
+            yield from _key_paths(child, f"{path}.")
 
 
 def _is_mapping(node: Any) -> TypeGuard[DictConfig]:
