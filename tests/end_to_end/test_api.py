@@ -62,7 +62,7 @@ def test_run_from_python_equals_the_run_of_the_command(
     result = train(tmp_path, *OVERRIDES)
     assert result.returncode == 0, result.stderr
     (folder,) = (tmp_path / "outputs").iterdir()
-    assert folder.name[20:] == run.folder.name[20:] == "joint_lstm_mel"  # after the date
+    assert folder.name[20:-5] == run.folder.name[20:-5] == "demo_joint_lstm_mel"  # without date and suffix
     assert yaml.safe_load((folder / "config.yaml").read_text()) == run.config
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "predictions.parquet"), run.predictions)
     files, expected = ({path.relative_to(root) for path in root.rglob("*")} for root in (run.folder, folder))

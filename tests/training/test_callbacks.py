@@ -1,4 +1,4 @@
-"""Tests of the callback that stops training at non-finite weights and losses."""
+"""Tests of the callbacks that stop training at non-finite values and that estimate its duration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from etude.errors import RunError
-from etude.training.callbacks import NonFiniteLossGuard
+from etude.training.callbacks import NonFiniteLossGuard, TrainingDuration
 
 
 def trainer(module: Any, **metrics: float) -> Any:
@@ -37,3 +37,27 @@ def test_non_finite_validation_loss_ends_training() -> None:
     NonFiniteLossGuard().on_validation_end(trainer(module), module)
     with pytest.raises(RunError, match=r"diverged at step 7 .*the validation loss is not finite"):
         NonFiniteLossGuard().on_validation_end(trainer(module, **{"val/loss": float("inf")}), module)
+
+
+@pytest.mark.parametrize(
+    ("step_seconds", "message"),
+    [(1.0, "training: about 3 min 13 s without validation, 10 epochs"), (0.25, None)],
+    ids=["more than a minute", "less"],
+)
+def test_duration_of_a_long_training_is_logged_once(
+    step_seconds: float, message: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """200 steps, of which the first takes 9 s. The log has the time of the others when 5 s of them have passed."""
+    now = 9.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    module: Any = SimpleNamespace(automatic_optimization=True)
+    state = SimpleNamespace(
+        is_global_zero=True, global_step=0, max_epochs=10, estimated_stepping_batches=200, accumulate_grad_batches=1
+    )
+    callback: Any = TrainingDuration()
+    with caplog.at_level("INFO"):
+        for step in range(200):
+            state.global_step = step + 1
+            callback.on_train_batch_end(state, module, None, None, step)
+            now += step_seconds
+    assert caplog.messages == ([message] if message else [])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +15,7 @@ from etude.config.compose import Composer, open_hydra
 from etude.config.override_errors import format_errors, override_errors
 from etude.errors import Refused, UserError
 from etude.experiment import start
-from etude.runs.folder import RunFolder, locate_run
+from etude.runs.folder import locate_run
 
 if TYPE_CHECKING:
     from etude.inference.embed import Embeddings
@@ -138,7 +137,9 @@ def _run_task(composed: Any, folder: Path) -> None:
                 start.discard(folder)
             raise UserError(f"trainer: {SEVERAL_PROCESSES}")
         if start.run_in_folder(config, folder, resume):
-            log.info("report: %s", os.path.relpath(RunFolder(folder).report_path))
+            from etude.reports.comparison.text import log_next_steps  # heavy: numpy
+
+            log_next_steps(folder)
     except BaseException as error:
         for handler in list(logging.getLogger().handlers):
             if isinstance(handler, ConsoleHandler):

@@ -8,7 +8,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +112,26 @@ class Collection:
                     "training and test; add clips, merge the class with another, or remove it"
                 )
         return self
+
+    def sample(self, count: int) -> Collection:
+        """Return a part of the collection for trying settings, such as `demo-64` of 64 clips.
+
+        The clips are evenly spaced in the table sorted by split, fold, classes and group, so that the shares of these
+        are about the same. A collection that is not larger is returned unchanged.
+
+        Args:
+            count: Number of clips.
+        """
+        if count >= len(self.table):
+            return self
+        scalars = [name for name, target in self.targets.items() if target["kind"] == "scalar"]
+        keys = self.table.assign(**{name: self.table[name].isna() for name in scalars}).astype("string")
+        by = [name for name in ("split", "fold", *self.targets, "group") if name in keys]
+        order = keys.sort_values(by, kind="stable").index
+        rows = order[np.linspace(0, len(order) - 1, count).round().astype(int)]
+        log.warning("data.max_clips=%d: %d of %d clips of %s are used", count, count, len(order), self.name)
+        table = self.table.loc[self.table.index.isin(rows)]
+        return replace(self, name=f"{self.name}-{count}", table=table, skipped_items=())  # these are of all clips
 
 
 def slug(name: str) -> str:

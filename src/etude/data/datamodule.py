@@ -57,6 +57,8 @@ class MusicData:
         min_seconds: Shorter clips are skipped.
         max_seconds: Longer audio files are skipped, and decoding stops there. None sets no limit.
         max_skipped: Largest accepted share of skipped clips. A collection with a larger share is refused.
+        max_clips: Prepare and use at most so many clips, for trying settings. See `Collection.sample`. None uses all. A
+            source with its own pack is not affected.
         leave_out: A run or a checkpoint. The clips on which its weights were ever trained are left out of validation
             and test, as in a run that starts from these weights with transfer.overlap=drop, so that both are
             comparable.
@@ -103,6 +105,7 @@ class MusicData:
         leave_out: str | None = None,
         packs_read_only: bool = False,
         max_seconds: float | None = LONGEST,
+        max_clips: int | None = None,
         seed: int = 0,
     ) -> None:
         if source is None or split is None:
@@ -112,7 +115,8 @@ class MusicData:
             if set(crop) != {"seconds", "beats"}:
                 raise ValueError(f"data.crop takes seconds and beats, or one number for both, got {', '.join(crop)}")
             crop = crop["beats" if beats else "seconds"]
-        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "crop": crop, "eval_crops": eval_crops}
+        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "crop": crop, "eval_crops": eval_crops,
+                 "max_clips": max_clips}  # fmt: skip
         for name, value in sizes.items():
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise ValueError(f"data.{name} must be a number, got {value!r}")
@@ -125,6 +129,8 @@ class MusicData:
             raise ValueError(f"data.{key} needs data.crop, the length of each crop")
         if balanced_sampling is not None and source.targets.get(balanced_sampling, {}).get("kind") != "label":
             raise ValueError(f"data.balanced_sampling must name a label of this data, got {balanced_sampling!r}")
+        if max_clips is not None and isinstance(source, Collection):
+            source = source.sample(max_clips)
         self.source, self.feature, self.split, self.overfit = source, feature, split, overfit
         self.batch_size, self.eval_batch_size, self.workers, self.seed = batch_size, eval_batch_size, workers, seed
         self.crop = None if crop is None else max(1, round(crop * (1 if beats else feature.front.frames_per_second)))

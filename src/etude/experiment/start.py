@@ -275,9 +275,10 @@ def run_composed(composed: Any, folder: Path) -> float | None:
     if not run_in_folder(config, folder, resume):
         return None
     from etude.reports.comparison.compare import show  # heavy: numpy
+    from etude.reports.comparison.text import log_next_steps
 
     show([folder])
-    log.info("report: %s", os.path.relpath(RunFolder(folder).report_path))
+    log_next_steps(folder)
     return monitored_score(RunFolder(folder))
 
 

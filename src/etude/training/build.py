@@ -20,8 +20,8 @@ from etude.errors import UserError
 from etude.runs.folder import RunFolder
 from etude.system import machine
 from etude.tasks.loss_weighting import LossWeighting
-from etude.training.callbacks import FinishedTraining, OverfitPredictions, SignalHandlers
-from etude.training.checkpointing import AtomicCheckpointIO
+from etude.training.callbacks import OverfitPredictions, SignalHandlers, TrainingDuration
+from etude.training.checkpointing import AtomicCheckpointIO, FinishedTraining
 from etude.training.learner import Learner
 from etude.training.lightning import (
     Callback,
@@ -233,7 +233,7 @@ def build_trainer(config: Mapping[str, Any], folder: Path, resume: bool = False)
     Raises:
         UserError: The trainer does not accept these values.
     """
-    callbacks: list[Callback] = [SignalHandlers(), FinishedTraining()]
+    callbacks: list[Callback] = [SignalHandlers(), FinishedTraining(), TrainingDuration()]
     callbacks += [OverfitPredictions()] if (config.get("data") or {}).get("overfit") else []
     callbacks += [make(node) for node in (config.get("callbacks") or {}).values() if node]
     for callback in callbacks:

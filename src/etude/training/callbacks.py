@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,9 +15,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from etude.errors import RunError
+from etude.evaluation.formatting import format_duration
 from etude.system import signals
 from etude.training.lightning import Callback, LightningModule, ProgressBar, Trainer
 
+MEASURED_SECONDS = 5.0  # at the beginning of a training, for the estimate of its duration
 log = logging.getLogger(__name__)
 
 
@@ -155,14 +158,27 @@ class OverfitPredictions(Callback):
         }
 
 
-class FinishedTraining(Callback):
-    """Callback that prevents further epochs of a resumed run if early stopping had already ended it."""
+class TrainingDuration(Callback):
+    """Callback that logs the expected duration of a training that takes more than a minute."""
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop at once if the patience was already exceeded, as in a run interrupted during its evaluation."""
-        for callback in trainer.early_stopping_callbacks:
-            if callback.wait_count >= callback.patience:
-                trainer.should_stop = True
+    def __init__(self) -> None:
+        self.start, self.steps = 0.0, 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure the steps of the first seconds, without the first one, which is slower, and log their estimate."""
+        if self.steps < 0 or not trainer.is_global_zero or not pl_module.automatic_optimization:
+            return
+        if self.steps == 0:
+            self.start = time.monotonic()
+        self.steps += 1
+        seconds = time.monotonic() - self.start
+        remaining = (trainer.estimated_stepping_batches - trainer.global_step) * trainer.accumulate_grad_batches
+        if seconds > MEASURED_SECONDS and math.isfinite(remaining):
+            total, self.steps = remaining * seconds / (self.steps - 1), -1
+            if total > 60:
+                log.info("training: about %s without validation, %d epochs", format_duration(total), trainer.max_epochs)
 
 
 MAX_LISTED_CLIPS = 8  # ids in an error message

@@ -19,7 +19,7 @@ from etude.files import atomic, ownership
 from etude.files.safe_read import RESTORE, verify_checkpoint
 from etude.runs.folder import RunFolder
 from etude.system import signals
-from etude.training.lightning import TorchCheckpointIO
+from etude.training.lightning import Callback, LightningModule, TorchCheckpointIO, Trainer
 
 log = logging.getLogger(__name__)
 CONNECTOR = "checkpoint_connector.py"  # Lightning's module that restores a run
@@ -189,3 +189,13 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
     np.random.set_state((kind, np.array(keys, np.uint32), position, has_gauss, gauss))  # noqa: NPY002
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+class FinishedTraining(Callback):
+    """Callback that prevents further epochs of a resumed run if early stopping had already ended it."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop at once if the patience was already exceeded, as in a run interrupted during its evaluation."""
+        for callback in trainer.early_stopping_callbacks:
+            if callback.wait_count >= callback.patience:
+                trainer.should_stop = True

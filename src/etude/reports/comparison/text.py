@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import html
+import logging
+import os
 import re
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +16,14 @@ from etude.evaluation.paired_tests import NO_DIFFERENCE, Pair
 from etude.reports.comparison.axes import CompareOptions
 from etude.reports.comparison.runs import ComparedRun
 from etude.reports.comparison.table import Labels, Table
+from etude.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from pandas import DataFrame
     from rich.table import Table as RichTable
 
 
+log = logging.getLogger(__name__)
 MOST_LISTED_PAIRS = 6
 """Maximum number of pairs that are all listed. If there are more, only significant differences are listed."""
 LATEX_ESCAPES = {
@@ -249,3 +254,11 @@ def _latex_header_rules(level: list[tuple[str, int]], start: int) -> list[str]:
             rules.append(rf"\cmidrule(lr){{{first}-{first + span - 1}}}")
         first += span
     return [f"    {' '.join(rules)}"] if rules else []
+
+
+def log_next_steps(folder: Path) -> None:
+    """Log the last lines of a run: what can be done with it, and the path of its report."""
+    run = shlex.quote(os.path.relpath(folder))
+    log.info("predict your files: etude predict %s song.mp3", run)
+    log.info("explain the worst error: etude inspect %s", run)
+    log.info("report: %s", os.path.relpath(RunFolder(folder).report_path))
