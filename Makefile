@@ -9,7 +9,7 @@ STEP := step() { title=$$1; shift; start=$$(date +%s); echo "$$title ..."; "$$@"
 	echo "$$title: done in $$(($$(date +%s) - start)) s"; }; step
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: setup setup-test demo test test-full lint docs constraints clean
+.PHONY: setup setup-test demo test test-full lint docs build constraints clean
 
 # the package alone: everything that `make demo` needs
 setup: $(VENV)/.ready
@@ -50,6 +50,12 @@ docs: setup-test
 	$(BIN)/python scripts/docs_reference.py
 	$(BIN)/zensical build --strict
 	$(BIN)/python scripts/docs_reference.py --check site
+
+# wheel and source distribution in dist/, checked as an index would
+build: setup-test
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 # the newest versions that pyproject.toml allows, without addresses of registries
 constraints: setup

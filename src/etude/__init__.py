@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from etude.api.run import embed, load, run
     from etude.api.run_object import Run
 
-__version__ = "0.1.0"  # equal to the version in pyproject.toml; other modules use importlib.metadata
+__version__ = "0.2.0"  # equal to the version in pyproject.toml; other modules use importlib.metadata
 __all__ = ["Run", "embed", "load", "run"]
 
 
