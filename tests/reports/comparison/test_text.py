@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.commands import compare as main
@@ -12,7 +13,7 @@ from tests.commands import compare as main
 from etude.reports.comparison.axes import CompareOptions
 from etude.reports.comparison.compare import compare
 from etude.reports.comparison.table import Cell, Table
-from etude.reports.comparison.text import escape_latex, escape_markdown, to_latex, to_markdown
+from etude.reports.comparison.text import escape_latex, escape_markdown, print_comparison, to_latex, to_markdown
 
 HOSTILE = "<script>alert(1)</script>"
 MARKS = r"50% & x_1 $a$ #1 {b} ~ ^ \ | *c* `d`"
@@ -176,3 +177,21 @@ def test_page_of_one_run_has_no_table_of_pairs(tmp_path: Path, write_run: Callab
     write_run(tmp_path / "a", make_table(1))
     assert main([str(tmp_path / "a"), f"--out={tmp_path}"]) == 0
     assert "so no pair can be tested" in (tmp_path / "compare.html").read_text()
+
+
+@pytest.mark.parametrize("width", [80, 100, 400])
+def test_tables_fit_into_the_terminal(grid: Path, width: int, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Narrow terminals show a table in parts. Every score is in one of them."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    comparison = compare([grid], CompareOptions(layout="metrics"), tests=False)
+    print_comparison(comparison)
+    printed = re.sub("\x1b[^m]*m", "", capsys.readouterr().out)
+    tables = [line for line in printed.splitlines() if line.startswith(" ")]
+    assert max(map(len, tables)) <= width
+    heads = [line for line in tables if line.startswith(" ──")]
+    assert len(heads) == len(comparison.tables) if width == 400 else len(heads) > len(comparison.tables)
+    shown = " ".join(tables)
+    for table in comparison.tables:
+        for position, cell in table.cells.items():
+            assert cell is not None and table.cell_text(*position) in shown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from statistics import fmean, stdev
 
@@ -122,6 +122,18 @@ class Table:
     text_column: tuple[str, dict[Labels, str]] = ("", {})
     notes: list[str] = field(default_factory=list)
     col_axes: Labels = ()
+
+    def first_axis(self) -> Table:
+        """Return the table with only the first axis in rows, whose labels must be different."""
+        title, texts = self.text_column
+        return replace(
+            self,
+            row_axes=self.row_axes[:1],
+            rows=[row[:1] for row in self.rows],
+            cells={(row[:1], col): cell for (row, col), cell in self.cells.items()},
+            baselines={label[:1] if label in self.rows else label for label in self.baselines},
+            text_column=(title, {row[:1]: text for row, text in texts.items()}),
+        )
 
     def clip_counts(self) -> tuple[str, dict[Labels, str], bool]:
         """Return the number of clips n for the whole table, or per column or row, or mark it as different in each cell.

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +20,14 @@ from etude.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+    from rich.console import Console
     from rich.table import Table as RichTable
 
 
 log = logging.getLogger(__name__)
 MOST_LISTED_PAIRS = 6
 """Maximum number of pairs that are all listed. If there are more, only significant differences are listed."""
+MAX_WORD = 24  # characters; longer words of labels are folded in a narrow terminal
 LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -91,7 +93,8 @@ def print_comparison(comparison: Comparison) -> None:
         if i:
             console.print()
         console.print(table.heading(), soft_wrap=True, markup=False, style="" if plain else "bold")
-        console.print(_terminal_table(table, plain))
+        for part in _fitting_parts(table, console):
+            console.print(_terminal_table(part, plain))
         mark = "is marked *;" if plain else "is bold;"
         for note in table.notes:
             console.print(note.replace("is marked;", mark), soft_wrap=True, markup=False)
@@ -144,7 +147,31 @@ def escape_latex(value: str) -> str:
     return "".join(LATEX_ESCAPES.get(character, character) for character in value)
 
 
+def _fitting_parts(table: Table, console: Console) -> list[Table]:
+    """Return a table in parts that fit into the terminal, each with as many columns of scores as possible.
+
+    Parts after the first have only the first label of each row, if these are different.
+    """
+    parts: list[Table] = []
+    plain, wide = not console.is_terminal, console.options.update(max_width=1000)
+    short = table.first_axis() if len({row[0] for row in table.rows}) == len(table.rows) else table
+    start = 0
+    while start < len(table.cols) or not parts:
+        for end in range(len(table.cols), start, -1):
+            part = replace(short if start else table, cols=table.cols[start:end])
+            if end < len(table.cols):
+                part.text_column = ("", {})  # only in the last part
+            if console.measure(_terminal_table(part, plain), options=wide).minimum <= console.width:
+                break
+        else:
+            part = replace(short, cols=table.cols[start : start + 1], text_column=("", {})) if table.cols else table
+        parts.append(part)
+        start += len(part.cols) or 1
+    return parts
+
+
 def _terminal_table(table: Table, plain: bool) -> RichTable:
+    """Return a table whose columns are not narrower than their scores and the words of their labels."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -152,26 +179,31 @@ def _terminal_table(table: Table, plain: bool) -> RichTable:
     shown = RichTable(box=None if plain else box.SIMPLE_HEAD, pad_edge=False)
     counts = table.clip_counts()[1]
     text_title, texts = table.text_column
-    for axis in table.row_axes:
-        shown.add_column(Text(axis), overflow="fold")
+    columns = [(axis, [row[i] for row in table.rows]) for i, axis in enumerate(table.row_axes)]
+    for axis, labels in columns:
+        width = max((len(word) for text in (axis, *labels) for word in text.split()), default=0)
+        shown.add_column(Text(axis), overflow="fold", min_width=min(MAX_WORD, width))
+    n_labels = len(columns)
     for col in table.cols:
-        shown.add_column(Text("\n".join([*col, *([f"n = {counts[col]}"] if col in counts else [])])), justify="right")
-    by_row = any(row in counts for row in table.rows)
-    if by_row:
-        shown.add_column("n", justify="right")
+        mark = {
+            row: " *" if plain and (row, col) in table.cells and table.cells[row, col].best else ""
+            for row in table.rows
+        }
+        head = "\n".join([*col, *([f"n = {counts[col]}"] if col in counts else [])])
+        columns.append((head, [table.cell_text(row, col) + mark[row] for row in table.rows]))
+    if any(row in counts for row in table.rows):
+        columns.append(("n", [counts.get(row, "") for row in table.rows]))
     if text_title:
-        shown.add_column(Text(text_title), justify="right")
-    for row in table.rows:
-        cells = [Text(label) for label in row]
-        for col in table.cols:
-            cell = table.cells.get((row, col))
-            best = cell is not None and cell.best
-            cells.append(
-                Text(table.cell_text(row, col) + (" *" if best and plain else ""), style="bold" if best else "")
-            )
-        cells += [Text(counts.get(row, ""))] if by_row else []
-        cells += [Text(texts.get(row, ""))] if text_title else []
-        shown.add_row(*cells, style="dim" if row in table.baselines and not plain else "")
+        columns.append((text_title, [texts.get(row, "") for row in table.rows]))
+    for head, cells in columns[n_labels:]:
+        width = max(len(line) for text in (head, *cells) for line in text.split("\n"))
+        shown.add_column(Text(head), justify="right", min_width=width, no_wrap=True)
+    for i, row in enumerate(table.rows):
+        bold = {
+            n_labels + j for j, col in enumerate(table.cols) if (row, col) in table.cells and table.cells[row, col].best
+        }
+        texts_of_row = [Text(cells[i], style="bold" if j in bold else "") for j, (_, cells) in enumerate(columns)]
+        shown.add_row(*texts_of_row, style="dim" if row in table.baselines and not plain else "")
     return shown
 
 
