@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 RESOLVERS = {  # functions by the name that configs call them with; they are imported when a config calls them
     "checkpoint_front": "etude.embeddings.checkpoints.front_values",
     "checkpoint_config": "etude.embeddings.checkpoints.network_values",
+    "fold_names": "etude.data.from_overrides.fold_names",
     "readout_suffix": "etude.config.stored.readout_suffix",
 }
 
@@ -38,7 +39,7 @@ def register_resolvers() -> None:
     from etude.config.instantiate import resolve
 
     for name, target in RESOLVERS.items():
-        OmegaConf.register_new_resolver(name, lambda value, target=target: resolve(target)(value), replace=True)
+        OmegaConf.register_new_resolver(name, lambda *values, target=target: resolve(target)(*values), replace=True)
 
 
 def conf_dir() -> Path:
