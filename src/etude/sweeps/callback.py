@@ -298,7 +298,7 @@ class OutputCheck(Callback):
             Refused: The values cannot be resolved, or the folder cannot be used.
         """
         if params := _resolve(config, "hydra.sweeper.params"):
-            with read_write(config):
+            with read_write(config.hydra.sweeper):
                 config.hydra.sweeper.params = params
         if path := _resolve(config, "hydra.sweep.dir"):
             _refuse_on_error(check_third_party, Path(path), (MULTIRUN,), start.SWEEP_OUTPUTS)

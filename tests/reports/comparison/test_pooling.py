@@ -174,7 +174,7 @@ def test_table_shows_pooled_results_instead_of_folds(write_fold: WriteFold, caps
     sweep = runs[0].parent
     assert main([str(sweep)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("Test split, 3 of 3 folds, n = 60\n")
+    assert out.startswith("Test split, 3 of 3 folds\n")
     assert out.count("3 of 3 folds") == 1 and ", fold 1" not in out
     written = pd.read_csv(sweep / "compare.csv", dtype={"fold": str})
     assert set(written["fold"]) == {"0", "1", "2", "3 of 3 folds"}
