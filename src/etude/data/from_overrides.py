@@ -153,12 +153,13 @@ def fold_names(data: Any, kind: str | None = None) -> str:
     from omegaconf import OmegaConf
 
     split, numbers = data.split, ",".join(map(str, range(data.split.folds)))
-    if (kind or split.kind) not in ("auto", "official") or split.column is None or OmegaConf.missing_keys(data):
+    kind = kind or split.kind
+    if kind not in ("auto", "official") or split.column is None or OmegaConf.missing_keys(data):
         return numbers
     with silent_log():
         collection = make(OmegaConf.to_container(data.source, resolve=True))  # type: ignore[arg-type]
         table = collection.opened.index if hasattr(collection, "opened") else getattr(collection, "table", None)
-        column = None if table is None else find_column(table, kind or split.kind, split.column, [*collection.targets])
+        column = None if table is None else find_column(table, str(kind), split.column, [*collection.targets])
         if table is None or column is None:
             return numbers
         cells = [cell for cell in table[column].tolist() if cell != ""]
