@@ -170,7 +170,8 @@ def test_sweep_over_folds_of_a_column_of_splits_is_refused(compose_sweep: Any, t
 @pytest.mark.parametrize("option", ["experiment=small", "experiment=small_ensemble", "experiment=finetune"])
 def test_names_of_runs_with_other_readouts_differ(option: str, compose_sweep: Any) -> None:
     register_resolvers()
-    names, layers = [], []
+    names: list[str] = []
+    layers: list[Any] = []
     for overrides in ([], ["readout=last"], ["readout.layers=[0]", "backbone=musicnn", "backbone.weights=msd"]):
         composed = compose_sweep(option, *overrides)
         names.append(composed.name)

@@ -53,7 +53,7 @@ def check_weights_file(weights: str | None) -> None:
     Raises:
         UserError: There is no such file.
     """
-    if weights not in (None, IMAGENET) and not Path(weights).is_file():
+    if weights is not None and weights != IMAGENET and not Path(weights).is_file():
         choices = f"{IMAGENET}, {UNTRAINED} or the path of a file"
         raise UserError(f"backbone.weights must be {choices}, got {weights!r}; there is no such file")
 
