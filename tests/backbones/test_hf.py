@@ -186,6 +186,7 @@ def published(folder: Path, layout: str) -> None:
 def test_weights_are_read_from_every_published_layout(layout: str, tmp_path: Path) -> None:
     network = save_checkpoint(tmp_path, "hubert")
     published(tmp_path, layout)
+    HF.check_weights({"model": str(tmp_path), "weights": "pretrained"})
     loaded = load(tmp_path).encoder.network.state_dict()
     for name, value in network.state_dict().items():
         if name != "masked_spec_embed":
@@ -286,6 +287,12 @@ def test_missing_file_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / name).unlink()
     with pytest.raises(UserError, match=name):
         load(tmp_path)
+
+
+def test_folder_without_weights_is_refused_before_a_network_is_built(tmp_path: Path) -> None:
+    HF.check_weights({"model": str(tmp_path), "weights": None})
+    with pytest.raises(UserError, match=r": has no weights; it needs one of model\.safetensors, "):
+        HF.check_weights({"model": str(tmp_path), "weights": "pretrained"})
 
 
 def test_invalid_options_are_refused(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_official_folds_are_named_as_in_table(folds: list[str]) -> None:
 def test_first_official_fold_is_tested_by_default(caplog: pytest.LogCaptureFixture) -> None:
     table = fold_table(["1.0", "2.0", "3.0"])
     assert Split().plan(table, GENRE).fold == 1
-    assert "the test split is fold 1 of the column fold; for all folds, use -m data.split.fold=1,2,3" in caplog.text
+    assert "the test split is fold 1 of the column fold; for all folds, use -m sweep=folds" in caplog.text
 
 
 def test_validation_of_two_official_folds_is_a_grouped_part_of_training() -> None:

@@ -43,6 +43,8 @@ class JobProbe(Callback):
 """
 TINY = ["backbone=lstm", "data.crop=1.0", "+trainer.limit_train_batches=2", "trainer.max_epochs=3"]
 PROBE = "+callbacks.probe={_target_: job_probe.JobProbe}"
+MISSING = "+sweep.encoders.mine='backbone=ast backbone.weights=missing.pt'"
+NO_TABLE = ["data=table", "data.source.table=gone.csv"]
 SIX_JOBS = ["-m", *TINY, "seed=0,1,2,3,4,5", PROBE]
 
 
@@ -175,6 +177,10 @@ def test_every_rank_of_a_job_has_its_config(overrides: list[str], tmp_path: Path
         (["-m", "seed=0,1", "hydra.launcher.jobs=two"], "hydra.launcher.jobs: must be a whole number"),
         (["-m", "seed=0,1", "hydra.sweep.subdir=same"], "jobs 0 and 1 have the same folder, same"),
         (["-m", "seed=0,1", "hydra.launcher.start=thread"], "hydra.launcher.start: must be fork"),
+        (["-m", "task=genre,digit"], "task: demo has no target digit; it has genre, "),
+        (["-m", "sweep=encoders", MISSING], "got 'missing.pt'; there is no such file"),
+        (["-m", "sweep=folds", "transfer=full", "transfer.init_from=gone"], "transfer.init_from: gone"),
+        (["-m", "sweep=folds", *NO_TABLE], "gone.csv"),
     ],
 )
 def test_error_of_all_jobs_is_reported_once_and_nothing_is_written(
@@ -210,7 +216,7 @@ def test_official_folds_of_table_are_pooled(tmp_path: Path, sweep: Callable[...,
     table.loc[table.index[0], "fold"] = ""
     table.to_csv(tmp_path / "clips.csv", index=False)
     source = ["data=table", "data.source.table=clips.csv", "data.source.audio=/"]
-    result = sweep(tmp_path, "-m", *TINY, "trainer.max_epochs=1", *source, "data.split.fold=a,b,c")
+    result = sweep(tmp_path, "-m", "sweep=folds", *TINY, "trainer.max_epochs=1", *source)  # the folds of the column
     assert result.returncode == 0, result.stderr
     (record,) = (json.loads(path.read_text("utf-8")) for path in tmp_path.glob("outputs/*/pooled/*/record.json"))
     assert record["data"]["pooled"] == ["a", "b", "c"] and record["data"]["folds"] == 3
@@ -229,8 +235,9 @@ def test_sweep_over_encoders_ends_with_a_leaderboard_and_is_resumed(
     tmp_path: Path, sweep: Callable[..., Result]
 ) -> None:
     fewer = ["~sweep.encoders.musicnn_msd", "~sweep.encoders.musicnn_mtt", "data.split.fold=0,1"]
-    missing = "+sweep.encoders.mine='backbone=efficientat backbone.weights=no.pt'"
-    result = sweep(tmp_path, "-m", "sweep=encoders", "readout=default", *fewer, missing)
+    (tmp_path / "no.pt").write_text("no weights")
+    damaged = "+sweep.encoders.mine='backbone=efficientat backbone.weights=no.pt'"
+    result = sweep(tmp_path, "-m", "sweep=encoders", "readout=default", *fewer, damaged)
     assert result.returncode == 2, result.stderr
     (folder,) = tmp_path.glob("outputs/*_sweep*")
     assert statuses(folder) == ["done", "failed", "done", "failed"]

@@ -12,11 +12,29 @@ from etude.errors import UserError
 from etude.experiment.stages import run_experiment
 
 
-def test_missing_target_is_refused_before_audio_is_decoded(
-    config: Callable[..., dict[str, Any]], tmp_path: Path
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task=digit"], r"^task: demo has no target digit; it has genre, "),
+        (
+            ["backbone=musicnn", "backbone.weights=gone.pt"],
+            r"^backbone\.weights=gone\.pt: there is no such weights file",
+        ),
+        (
+            ["backbone=ast", "backbone.weights=gone.pt"],
+            r"^backbone\.weights must be .*'gone\.pt'; there is no such file",
+        ),
+        (
+            ["backbone=timm", "backbone.weights=gone.pt"],
+            r"^backbone\.weights must be .*'gone\.pt'; there is no such file",
+        ),
+    ],
+)
+def test_missing_target_or_weights_are_refused_before_audio_is_decoded(
+    overrides: list[str], message: str, config: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     packs = tmp_path / "packs"
-    composed = config("task=digit", f"data.packs={packs}")
-    with pytest.raises(UserError, match=r"^task: demo has no target digit; it has genre, "):
+    composed = config(*overrides, f"data.packs={packs}")
+    with pytest.raises(UserError, match=message):
         run_experiment(composed, tmp_path / "run")
     assert not packs.exists()

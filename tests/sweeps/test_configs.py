@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from etude.config.compose import conf_dir
+from etude.config.compose import conf_dir, register_resolvers
+from etude.data.from_overrides import fold_names
+from etude.errors import Refused
 from etude.reports.comparison.axes import options_from_config
-from etude.sweeps.callback import SweepTable
+from etude.sweeps.callback import OutputCheck, SweepTable
 
 SWEEPS = sorted(path.stem for path in (conf_dir() / "sweep").glob("*.yaml"))
 HOME = conf_dir() / "experiment"
@@ -111,3 +114,75 @@ def test_seeds_vary_the_split_only_if_the_sweep_says_so(compose_sweep: Any) -> N
         composed = compose_sweep(f"sweep={name}", "seed=2")
         assert composed.hydra.sweeper.params.seed == "0,1,2"
         assert (composed.seed, composed.data.split.seed) == (2, split_seed)
+
+
+def write_clips(folder: Path, column: str, cells: Sequence[str]) -> str:
+    """Write a table with a column of splits or folds, and return its path."""
+    rows = [f'{number}.wav,{"ab"[number % 2]},"{cells[number % len(cells)]}"' for number in range(12)]
+    (folder / "clips.csv").write_text("\n".join([f"path,genre,{column}", *rows]), encoding="utf-8")
+    return str(folder / "clips.csv")
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "split", "folds"),
+    [
+        ("fold", ["c", "a", "b"], {}, "a,b,c"),
+        ("fold", ["3", "1", "10"], {}, "1,3,10"),
+        ("fold", ["x y", "b,c", "3"], {}, "'3','b,c','x y'"),
+        ("cv", ["a", "b"], {"column": "cv"}, "a,b"),
+        ("fold", ["a", "b", "c"], {"column": None}, "0,1,2,3,4"),
+        ("fold", ["a", "b", "c"], {"kind": "grouped", "folds": 3}, "0,1,2"),
+        ("other", ["a", "b", "c"], {"folds": 4}, "0,1,2,3"),
+    ],
+)
+def test_names_of_folds_are_those_of_the_column(
+    column: str, cells: list[str], split: dict[str, Any], folds: str, tmp_path: Path
+) -> None:
+    source = {"_target_": "etude.data.sources.table.collection", "table": write_clips(tmp_path, column, cells)}
+    defaults = {"kind": "auto", "column": "auto", "folds": 5, "fold": None}
+    data = {"source": source | {"split_column": split.get("column", "auto")}, "split": defaults | split}
+    assert fold_names(OmegaConf.create(data)) == folds
+
+
+@pytest.mark.parametrize(
+    ("sweep", "folds"),
+    [("folds", "a,b,c"), ("repeated_folds", "a,b,c"), ("encoders", "a,b,c"), ("split_gap", "0,1,2,3,4")],
+)
+def test_folds_of_a_sweep_are_those_of_the_table(sweep: str, folds: str, compose_sweep: Any, tmp_path: Path) -> None:
+    register_resolvers()
+    table = f"data.source.table={write_clips(tmp_path, 'fold', 'abc')}"
+    composed = compose_sweep(f"sweep={sweep}", "data=table", table, f"hydra.sweep.dir={tmp_path}")
+    OmegaConf.set_readonly(composed.hydra, True)
+    OutputCheck().on_multirun_start(composed)
+    assert OmegaConf.to_container(composed.hydra.sweeper.params, resolve=False)["data.split.fold"] == folds
+
+
+def test_sweep_over_folds_of_a_column_of_splits_is_refused(compose_sweep: Any, tmp_path: Path) -> None:
+    register_resolvers()
+    table = f"data.source.table={write_clips(tmp_path, 'split', ['train', 'val', 'test'])}"
+    composed = compose_sweep("sweep=folds", "data=table", table, f"hydra.sweep.dir={tmp_path}")
+    with pytest.raises(Refused) as refusal:
+        OutputCheck().on_multirun_start(composed)
+    message = "the column split has train, val and test and no folds; add data.split.kind=grouped or stratified"
+    assert message in str(refusal.value.error) and "\n" not in str(refusal.value.error)
+
+
+@pytest.mark.parametrize("option", ["experiment=small", "experiment=small_ensemble", "experiment=finetune"])
+def test_names_of_runs_with_other_readouts_differ(option: str, compose_sweep: Any) -> None:
+    register_resolvers()
+    names: list[str] = []
+    layers: list[Any] = []
+    for overrides in ([], ["readout=last"], ["readout.layers=[0]", "backbone=musicnn", "backbone.weights=msd"]):
+        composed = compose_sweep(option, *overrides)
+        names.append(composed.name)
+        layers.append(composed.readout.layers)
+    assert layers == ["all", "last", [0]]
+    assert len(set(names)) == 3 and "_layer_0" in names[2] and "musicnn" in names[2]
+    assert names[0] == f"{option.partition('=')[2].removesuffix('_ensemble')}_efficientat_genre"
+
+
+def test_names_of_encoders_with_other_layers_differ(compose_sweep: Any) -> None:
+    register_resolvers()
+    options = (["readout=default"], ["readout=all"], ["readout.layers=[0]"], ["readout.layers=[1]"])
+    names = [compose_sweep("sweep=encoders", "choices.encoder=mine", *readout).name for readout in options]
+    assert names == [f"genre_mine{suffix}" for suffix in ("", "_all", "_layer_0", "_layer_1")]

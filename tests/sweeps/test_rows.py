@@ -130,7 +130,7 @@ def test_sweep_over_encoders_has_all_encoders_readouts_and_folds(
     mine = "+sweep.encoders.mine='backbone=ast backbone.weights=untrained'"
     found = sweep_encoders("data.split.fold=1,2", mine, "~sweep.encoders.musicnn_mtt")
     names = ["efficientat_mn04", "musicnn_msd", "mine"]
-    readouts = ["default", "all", "all_mean_std"]
+    readouts = ["default", "all", "all_mean_std", "all_mean_max"]
     assert [(job[0], job[1], job[-1]) for job in found] == [
         (f"data.split.fold={fold}", f"readout={readout}", f"choices.encoder={name}")
         for fold in (1, 2)
@@ -139,7 +139,7 @@ def test_sweep_over_encoders_has_all_encoders_readouts_and_folds(
     ]
     with open_hydra() as composer:
         config = composer.compose([text for text in found[-1] if "hydra." not in text])
-    assert config.backbone.weights == "untrained" and config.readout.pooling == "mean_std"
+    assert config.backbone.weights == "untrained" and config.readout.pooling == "mean_max"
     assert config.optim._target_.endswith(".LinearProbe") and config.transfer.train == "probe"
     assert (tmp_path / "multirun.yaml").is_file()
 

@@ -7,7 +7,7 @@ extraction, positional embeddings and the padding mask are implemented here, so 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -21,6 +21,7 @@ from etude.backbones.vit_checkpoints import (
     IMAGE,
     IMAGENET,
     UNTRAINED,
+    check_weights_file,
     convert_weights,
     create_transformer,
     full_name,
@@ -251,6 +252,12 @@ class AST(Backbone):
         """Return the patch embedding with positions and tokens, the blocks, and the final norm."""
         modules = [self.patches, *self.blocks, self.norm, self.fc_norm]
         return [module for module in modules if next(module.parameters(), None) is not None]
+
+    @classmethod
+    def check_weights(cls, config: Mapping[str, Any]) -> None:
+        """Check that the file of the weights exists. ImageNet weights are downloaded later."""
+        if config.get("weights") != UNTRAINED:
+            check_weights_file(config.get("weights"))
 
     def initialise(self) -> None:
         """Load the pretrained weights.

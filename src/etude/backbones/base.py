@@ -67,6 +67,19 @@ class Backbone(nn.Module):
     patch_frames: int | None = None
     min_frames: int = 32
 
+    @classmethod
+    def check_weights(cls, config: Mapping[str, Any]) -> None:
+        """Check that the files of pretrained weights exist, without reading them. The default knows embedded weights.
+
+        Args:
+            config: Config of the backbone.
+
+        Raises:
+            UserError: A file is missing.
+        """
+        if cls.embedded_weights and config.get("weights") is not None:
+            find_weights_file(config["weights"], cls.embedded_weights)
+
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Embed a batch of clips.
 

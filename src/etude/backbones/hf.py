@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -18,6 +19,7 @@ from etude.files.safe_read import find_model_file, read_model_json, read_tensors
 
 PRETRAINED = "pretrained"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # a file, or an index of several, in order of preference
+NO_WEIGHTS = f"backbone.model={{model}}: has no weights; it needs one of {', '.join(WEIGHTS)} or their index"
 CHUNK = 1 << 20  # frames whose input embedding is computed together; the convolutions of a second need 20 MB
 NAMED = 3  # tensors in an error message
 
@@ -144,6 +146,14 @@ class HF(Backbone):
         """Return the input embedding, the blocks, and the final norm if there is one."""
         norm = [] if self.encoder.norm is None else [self.encoder.norm]
         return [nn.ModuleList(self.encoder.input_modules()), *self.encoder.blocks, *norm]
+
+    @classmethod
+    def check_weights(cls, config: Mapping[str, Any]) -> None:
+        """Check that a local folder has weights. A repository of the hub is downloaded later."""
+        folder = Path(config["model"]).expanduser()
+        files = [folder / f"{name}{suffix}" for name in WEIGHTS for suffix in ("", ".index.json")]
+        if config.get("weights") is not None and folder.is_dir() and not any(path.is_file() for path in files):
+            raise UserError(NO_WEIGHTS.format(model=config["model"]))
 
     def initialise(self) -> None:
         """Load the published weights.
@@ -284,7 +294,7 @@ def _read_weights(model: str) -> dict[str, Tensor]:
                 raise UserError(f"backbone.model={model}: {name}.index.json names {file}, which is missing")
             tensors |= read_tensors(path)
         return tensors
-    raise UserError(f"backbone.model={model}: has no weights; it needs one of {', '.join(WEIGHTS)} or their index")
+    raise UserError(NO_WEIGHTS.format(model=model))
 
 
 def _rename_tensors(tensors: Mapping[str, Tensor], encoder: Encoder, own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ are therefore grouped by length, so that no image contains padding.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from etude.audio.masks import valid
 from etude.backbones.base import Backbone
-from etude.backbones.vit_checkpoints import mismatch_error, one_channel, read_weights
+from etude.backbones.vit_checkpoints import check_weights_file, mismatch_error, one_channel, read_weights
 from etude.errors import UserError
 
 if TYPE_CHECKING:
@@ -178,6 +179,11 @@ class Timm(Backbone):
         for child in self.net.children():
             modules += child.children() if isinstance(child, nn.Sequential | nn.ModuleList) else [child]
         return [module for module in modules if next(module.parameters(), None) is not None]
+
+    @classmethod
+    def check_weights(cls, config: Mapping[str, Any]) -> None:
+        """Check that the file of the weights exists. ImageNet weights are downloaded later."""
+        check_weights_file(config.get("weights"))
 
     def initialise(self) -> None:
         """Load the pretrained weights, with RGB filters converted to a single channel.

@@ -41,12 +41,21 @@ def read_weights(weights: str, model: str) -> dict[str, Tensor]:
         UserError: There are no such weights, they cannot be downloaded, or the file contains no weights.
     """
     if weights != IMAGENET:
-        if not Path(weights).is_file():
-            choices = f"{IMAGENET}, {UNTRAINED} or the path of a file"
-            raise UserError(f"backbone.weights must be {choices}, got {weights!r}; there is no such file")
+        check_weights_file(weights)
         return read_tensors(Path(weights))
     file = local_weights_file(model)
     return read_tensors(file) if file else fetch_weights(model)
+
+
+def check_weights_file(weights: str | None) -> None:
+    """Check that the value of `backbone.weights` is a name or an existing file.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if weights is not None and weights != IMAGENET and not Path(weights).is_file():
+        choices = f"{IMAGENET}, {UNTRAINED} or the path of a file"
+        raise UserError(f"backbone.weights must be {choices}, got {weights!r}; there is no such file")
 
 
 def local_weights_file(model: str) -> Path | None:

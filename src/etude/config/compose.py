@@ -28,6 +28,7 @@ RESOLVERS = {  # functions by the name that configs call them with; they are imp
     "checkpoint_front": "etude.embeddings.checkpoints.front_values",
     "data_name": "etude.config.stored.data_name",
     "checkpoint_config": "etude.embeddings.checkpoints.network_values",
+    "fold_names": "etude.data.from_overrides.fold_names",
     "readout_suffix": "etude.config.stored.readout_suffix",
 }
 

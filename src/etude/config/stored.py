@@ -89,10 +89,15 @@ def readout_name(readout: Mapping[str, Any] | None) -> str | None:
     return "_".join(str(name) for name in names if name)
 
 
-def readout_suffix(readout: Mapping[str, Any] | None) -> str:
-    """Return the read-out as the end of the name of a run, such as `_all_mean_std`, or "" for the default."""
+def readout_suffix(readout: Mapping[str, Any] | None, default: str = "default") -> str:
+    """Return the read-out as the end of the name of a run, such as `_all_mean_std`, or "" for the default.
+
+    Args:
+        readout: Config of the read-out.
+        default: Name of the read-out that the run's experiment selects.
+    """
     name = readout_name(readout) or "default"
-    return "" if name == "default" else f"_{name}"
+    return "" if name == default else f"_{name}"
 
 
 def data_name(choice: str, data: Any) -> str:

@@ -134,6 +134,20 @@ class Collection:
         return replace(self, name=f"{self.name}-{count}", table=table, skipped_items=())  # these are of all clips
 
 
+def check_targets(collection: Any, names: Iterable[str]) -> None:
+    """Check that a collection has all targets of a task, before its audio is decoded.
+
+    Raises:
+        DataError: A target is missing.
+    """
+    for name in names:
+        if name not in collection.targets:
+            raise DataError(
+                f"task: {collection.name} has no target {name}; it has {', '.join(collection.targets)}: select a task "
+                f"of these targets, or rename a column of the table to {name}"
+            )
+
+
 def slug(name: str) -> str:
     """Return a name with letters, digits, `_` and `-` only. A long name is shortened and ends with a hash."""
     short = re.sub(r"[^\w-]+", "-", unicodedata.normalize("NFC", name).lower()).strip("-") or "data"

@@ -1,18 +1,22 @@
-"""Composition of a data module from overrides, for `etude prepare` and `etude explore`."""
+"""Composition of a data module from overrides, for `etude prepare` and `etude explore`, and the folds of a sweep."""
 
 from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.config.compose import Composer, conf_dir, open_hydra, program_name, resolution_error
+from etude.config.instantiate import make
 from etude.config.override_errors import format_errors, override_errors
+from etude.config.overrides import quote_value
 from etude.config.validation import node_errors
 from etude.data.pack_writer import read_skipped
+from etude.data.partition import find_column, official_folds, select_fold
 from etude.errors import UserError
 
 if TYPE_CHECKING:
@@ -132,3 +136,44 @@ def _build_module(config: Any) -> MusicData:
     if messages := [message for key, node in plain.items() for message in node_errors(key, node)]:
         raise UserError("\n".join(messages))
     return datamodule.build_datamodule({**plain, "seed": 0})
+
+
+def fold_names(data: Any, kind: str | None = None) -> str:
+    """Return the names of all folds of a collection as the values of a sweep, such as `0,1,2,3,4`.
+
+    They are the names in the column of official folds, or the numbers below `data.split.folds` without such a column.
+
+    Args:
+        data: Node `data` of a composed config.
+        kind: `data.split.kind` of the jobs, if the sweep sets it.
+
+    Raises:
+        UserError: The collection cannot be read, or its column has splits instead of folds.
+    """
+    from omegaconf import OmegaConf
+
+    split, numbers = data.split, ",".join(map(str, range(data.split.folds)))
+    kind = kind or split.kind
+    if kind not in ("auto", "official") or split.column is None or OmegaConf.missing_keys(data):
+        return numbers
+    with silent_log():
+        collection = make(OmegaConf.to_container(data.source, resolve=True))  # type: ignore[arg-type]
+        table = collection.opened.index if hasattr(collection, "opened") else getattr(collection, "table", None)
+        column = None if table is None else find_column(table, str(kind), split.column, [*collection.targets])
+        if table is None or column is None:
+            return numbers
+        cells = [cell for cell in table[column].tolist() if cell != ""]
+        _, folds = official_folds(cells, f"column {column}")
+        select_fold(split.fold if folds else 0, folds, column)
+    return ",".join(str(name) if isinstance(name, int) else quote_value(name, "str") for name in folds)
+
+
+@contextmanager
+def silent_log() -> Iterator[None]:
+    """Discard log messages about a collection that jobs will read again, until the block ends."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -327,14 +327,13 @@ def select_fold(fold: int | str | None, folds: tuple[int | str, ...], column: st
     if len(folds) == 1:
         raise DataError(f"data.split.column: the column {column} has the single fold {folds[0]}")
     if fold is None:
-        log.warning("the test split is fold %s of the column %s; for all folds, use -m data.split.fold=%s",
-                    folds[0], column, ",".join(map(str, folds)))  # fmt: skip
+        log.warning("the test split is fold %s of the column %s; for all folds, use -m sweep=folds", folds[0], column)
         return folds[0]
     by_text = dict(zip(normalize_class_names([str(name) for name in folds]), folds, strict=True))
     (text,) = normalize_class_names([str(fold)])
     if text not in by_text:
         raise DataError(
             f"data.split.fold={fold}: the folds of the column {column} are {', '.join(map(str, folds))}; for all of "
-            f"them, use -m data.split.fold={','.join(map(str, folds))}"
+            "them, use -m sweep=folds"
         )
     return by_text[text]

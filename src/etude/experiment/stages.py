@@ -11,7 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.config.instantiate import make
+from etude.config.instantiate import make, resolve
+from etude.data.collection import check_targets
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.embeddings.cache import build_frozen_cache
 from etude.errors import RunError, UserError
@@ -81,7 +82,9 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
     seed_everything(config["seed"], workers=True, verbose=False)
     data = build_datamodule(config)
     data.fitted_splits = getattr(make(config["optim"]), "fitted_splits", data.fitted_splits)
-    check_targets(config, data)
+    check_targets(data.source, config["task"]["targets"])
+    if not resume:
+        resolve(config["backbone"]["_target_"]).check_weights(config["backbone"])
     earlier = read_earlier_training(config, files if resume else None)
     data.prepare_data()
     data.setup()
@@ -186,20 +189,6 @@ def interruptible() -> Iterator[None]:
         yield
     except SystemExit as stop:
         raise signals.original_interruption(stop) from stop
-
-
-def check_targets(config: Mapping[str, Any], data: MusicData) -> None:
-    """Check that the collection has all targets of the task, before its audio is decoded.
-
-    Raises:
-        UserError: A target is missing.
-    """
-    for name in config["task"]["targets"]:
-        if name not in data.targets:
-            raise UserError(
-                f"task: {data.source.name} has no target {name}; it has {', '.join(data.targets)}: select a task of "
-                f"these targets, or rename a column of the table to {name}"
-            )
 
 
 def check_labels(config: Mapping[str, Any], data: MusicData) -> None:

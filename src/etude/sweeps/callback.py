@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, read_write
 
 from etude.errors import Refused, RunError, UserError
 from etude.experiment import start
@@ -70,12 +70,8 @@ class SweepTable(Callback):
         Raises:
             Refused: An option is invalid.
         """
-        if not (self.tables or self.maps or self.page):
-            return
-        try:
-            self.check_options()
-        except UserError as error:
-            raise Refused(error) from error
+        if self.tables or self.maps or self.page:
+            _refuse_on_error(self.check_options)
 
     def check_options(self) -> None:
         """Check the options of all tables, of the maps and of the page.
@@ -288,21 +284,24 @@ class OutputCheck(Callback):
         Raises:
             Refused: The folder cannot be used.
         """
-        folder = _resolve_folder(config, "hydra.run.dir")
-        if folder is None or not is_rank_zero():
+        if (path := _resolve(config, "hydra.run.dir")) is None or not is_rank_zero():
             return
+        folder = Path(path)
         _refuse_on_error(start.lock_folder, folder, bool(config.get("resume")))
         if config.hydra.output_subdir:
             _refuse_on_error(check_third_party, folder / config.hydra.output_subdir, HYDRA_OUTPUTS)
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
-        """Create and check the folder of a sweep.
+        """Resolve the values of the sweeper, such as the folds of a table, and create and check the folder of a sweep.
 
         Raises:
-            Refused: The folder cannot be used.
+            Refused: The values cannot be resolved, or the folder cannot be used.
         """
-        if folder := _resolve_folder(config, "hydra.sweep.dir"):
-            _refuse_on_error(check_third_party, folder, (MULTIRUN,), start.SWEEP_OUTPUTS)
+        if params := _resolve(config, "hydra.sweeper.params"):
+            with read_write(config.hydra.sweeper):
+                config.hydra.sweeper.params = params
+        if path := _resolve(config, "hydra.sweep.dir"):
+            _refuse_on_error(check_third_party, Path(path), (MULTIRUN,), start.SWEEP_OUTPUTS)
 
 
 def check_third_party(folder: Path, names: Sequence[str], more: Sequence[str] = ()) -> None:
@@ -327,11 +326,12 @@ def check_third_party(folder: Path, names: Sequence[str], more: Sequence[str] = 
         raise os_errors.explain(error, folder, os_errors.RUN_REMEDY) or error from error
 
 
-def _resolve_folder(config: Any, key: str) -> Path | None:
-    """Return a folder of a composed config, or None if it cannot be resolved. Hydra then reports the error."""
+def _resolve(config: Any, key: str) -> Any:
+    """Return a plain value of a composed config, or None if it cannot be resolved. Hydra then reports the error."""
     HydraConfig.instance().set_config(config)  # as Hydra does next; names of runs refer to the selected options
     try:
-        return Path(str(OmegaConf.select(config, key)))
+        value = OmegaConf.select(config, key)
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, UserError | RunError):

@@ -22,7 +22,7 @@ from etude.files import os_errors, ownership
 from etude.runs.folder import JOBS, MULTIRUN, RunFolder, monitored_score
 from etude.sweeps.jobs import DONE, Job, JobTable, source_paths
 from etude.sweeps.progress import STATUS, reset_status
-from etude.sweeps.scheduler import GpuPool, Sweep, visible_gpus
+from etude.sweeps.scheduler import GpuPool, Sweep, check_inputs, visible_gpus
 from etude.system.distributed import dated_folders
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ def _compose_jobs(
     """Compose the jobs and their configs.
 
     Raises:
-        UserError: A job is repeated, two jobs have the same folder, or all jobs have the same error.
+        UserError: A job is repeated, two jobs have the same folder, all jobs have the same error, or an input is
+            missing.
     """
     jobs: list[tuple[Job, DictConfig]] = []
     by_overrides: dict[tuple[str, ...], tuple[Job, DictConfig]] = {}
@@ -119,6 +120,8 @@ def _compose_jobs(
     errors = [job.error for job, _ in jobs]
     if not STATUS.started and all(errors) and len(set(errors)) == 1:
         raise UserError(errors[0])
+    if not STATUS.started:
+        check_inputs([job for job, _ in by_overrides.values()])
     return jobs
 
 

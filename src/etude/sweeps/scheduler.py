@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,10 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from etude.config.instantiate import make, resolve
 from etude.errors import UserError
 from etude.experiment.provenance import ERROR_FILE
-from etude.runs.folder import RunFolder, monitored_score
-from etude.sweeps.jobs import DONE, FAILED, REFUSED, RUNNING, STOPPED, WAITING, Job, JobTable
+from etude.runs.folder import RunFolder, find_weights, monitored_score
+from etude.sweeps.jobs import DONE, FAILED, REFUSED, RUNNING, STOPPED, WAITING, Job, JobTable, source_paths
 from etude.sweeps.processes import JobProcesses
 from etude.sweeps.progress import STATUS, SweepProgress, pop_error
 from etude.system import signals
@@ -79,6 +81,39 @@ class GpuPool:
     def release(self, number: int) -> None:
         """Release the GPUs of a job."""
         self.assigned.pop(number, None)
+
+
+def check_inputs(jobs: Sequence[Job]) -> None:
+    """Check that the encoder weights, the earlier runs and the targets of jobs exist, before the first job starts.
+
+    Args:
+        jobs: All jobs. Those that are finished or cannot start are not checked.
+
+    Raises:
+        UserError: Something is missing. The jobs that need it would fail, some of them after their clips were decoded.
+    """
+    from etude.data.collection import check_targets  # heavy: numpy
+    from etude.data.from_overrides import silent_log
+
+    folders = [job.folder.absolute() for job in jobs]
+    collections: dict[str, Any] = {}
+    for job in jobs:
+        if job.already_finished or job.error or RunFolder(job.folder).is_resumable:
+            continue
+        if job.config["backbone"].get("weights") is not None:
+            resolve(job.config["backbone"]["_target_"]).check_weights(job.config["backbone"])
+        for key, path in source_paths(job.config).items():
+            if path and not any(Path(path).absolute().is_relative_to(folder) for folder in folders):
+                try:
+                    find_weights(Path(path))
+                except UserError as error:
+                    raise UserError(f"{key}: {error}") from error
+        source = job.config["data"]["source"]
+        name = json.dumps(source, sort_keys=True)
+        if name not in collections:
+            with silent_log():
+                collections[name] = make(source)
+        check_targets(collections[name], job.config["task"]["targets"])
 
 
 THREADS = "OMP_NUM_THREADS"

@@ -79,6 +79,23 @@ def test_record_lists_the_pooled_folds(write_fold: WriteFold) -> None:
     assert "Cross-validation" in page
 
 
+def test_complete_result_replaces_the_incomplete_results_of_its_folds(write_fold: WriteFold) -> None:
+    runs = [write_fold(number) for number in range(FOLDS)]
+    others = [write_fold(number, "deep", depth=8) for number in (0, 2)]
+    sweep = runs[0].parent
+    config = (runs[0] / "config.yaml").read_text("utf-8")
+    for run in runs[:2]:
+        (run / "config.yaml").write_text(config.replace("lstm", "old"), "utf-8")
+    (incomplete,) = pool_folds(sweep, runs[:2])
+    (kept,) = pool_folds(sweep, others)
+    (foreign := sweep / "pooled" / "notes").mkdir()
+    for run in runs[:2]:
+        (run / "config.yaml").write_text(config, "utf-8")
+    (complete,) = pool_folds(sweep, runs)
+    assert complete != incomplete
+    assert set((sweep / "pooled").iterdir()) == {complete, kept, foreign}
+
+
 def test_only_runs_that_differ_in_their_fold_are_pooled(write_fold: WriteFold) -> None:
     runs = (
         [write_fold(n) for n in range(FOLDS)]
@@ -157,8 +174,8 @@ def test_table_shows_pooled_results_instead_of_folds(write_fold: WriteFold, caps
     sweep = runs[0].parent
     assert main([str(sweep)]) == 0
     out = capsys.readouterr().out
-    assert "one, 3 of 3 folds" in out
-    assert ", fold 1" not in out
+    assert out.startswith("Test split, 3 of 3 folds\n")
+    assert out.count("3 of 3 folds") == 1 and ", fold 1" not in out
     written = pd.read_csv(sweep / "compare.csv", dtype={"fold": str})
     assert set(written["fold"]) == {"0", "1", "2", "3 of 3 folds"}
     show(find_runs(sweep)[:FOLDS])

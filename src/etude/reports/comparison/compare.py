@@ -24,8 +24,8 @@ from etude.reports.comparison.axes import (
     merge_folds,
     select_runs,
 )
-from etude.reports.comparison.curves import CURVES_PAGE, have_curves, render_curves
-from etude.reports.comparison.page import render_page, split_title
+from etude.reports.comparison.curves import CURVES_PAGE, render_curves
+from etude.reports.comparison.page import has_curves_page, render_page, split_title
 from etude.reports.comparison.pivot import pivot, table_notes
 from etude.reports.comparison.pooling import pool_folds, score_repeats
 from etude.reports.comparison.runs import ComparedRun, mean_titles, run_titles, scored_targets
@@ -107,7 +107,7 @@ def compare_runs(runs: Sequence[ComparedRun], options: CompareOptions | None = N
     options = options or CompareOptions()
     selected = select_runs(runs, options)
     shown = merge_folds(selected, options)
-    names = run_titles(shown)
+    names = run_titles(shown, with_common_fold=False)
     rows, cols, metrics = layout(shown, options)
     axes = (*rows, *cols)
     repeated, repeat_remarks = find_repetitions(shown, names)
@@ -198,7 +198,7 @@ def write_comparison(comparison: Comparison) -> list[Path]:
     if folder is None:
         return []
     ownership.open_folder(folder)
-    has_curves = "html" in options.formats and options.stem == CompareOptions.stem and have_curves(comparison.selected)
+    has_curves = has_curves_page(comparison)
     ownership.check_names(folder, [*(f"{options.stem}.{s}" for s in options.formats), *[CURVES_PAGE] * has_curves])
     paths = [write_text(folder / f"{options.stem}.{s}", WRITERS[s](comparison)) for s in options.formats]
     return [*paths, write_text(folder / CURVES_PAGE, render_curves(comparison.selected))] if has_curves else paths

@@ -201,6 +201,9 @@ def _forest_plot(board: Leaderboard, name: str) -> str:
     """Return a figure with score and interval of each row, best first."""
     defined = [entry for entry in board.entries if entry.score["value"] is not None]
     values = [float(entry.score["value"] or 0.0) for entry in defined]
+    labels = [
+        shorten_label(entry.title, 48) + (" (inner choice)" if entry == board.chosen else "") for entry in defined
+    ]
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -212,7 +215,7 @@ def _forest_plot(board: Leaderboard, name: str) -> str:
             marker, face = "s" if entry.is_baseline else "o", STAND_IN["paper"] if entry.is_ruled_out else colour
             axes.plot(value, y, marker, color=colour, markerfacecolor=face, markeredgewidth=1.6, markersize=6.5)
         axes.axvline(values[0], color=STAND_IN["rule"], linewidth=1.2, zorder=0)
-        axes.set_yticks(range(len(defined)), [shorten_label(entry.title, 48) for entry in defined])
+        axes.set_yticks(range(len(defined)), labels)
         axes.set_ylim(len(defined) - 0.4, -0.6)
         axes.grid(axis="x", color=STAND_IN["rule"], linewidth=0.8)
         axes.set_axisbelow(True)

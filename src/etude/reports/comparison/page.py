@@ -12,7 +12,7 @@ from etude.evaluation.paired_tests import LEVEL, NO_DIFFERENCE, Pair, format_p_v
 from etude.evaluation.score_summary import describe_clips
 from etude.reports.comparison.axes import CompareOptions
 from etude.reports.comparison.curves import CURVES_PAGE, have_curves
-from etude.reports.comparison.runs import ComparedRun, mapping_or_empty
+from etude.reports.comparison.runs import ComparedRun, common_fold, mapping_or_empty
 from etude.reports.comparison.scores import finite_or_none, score_frame
 from etude.reports.comparison.table import Labels, Table
 from etude.reports.comparison.text import Comparison
@@ -40,7 +40,6 @@ def render_page(comparison: Comparison) -> str:
     """Return the page of a comparison as HTML."""
     pairs = comparison.pairs
     options = comparison.options
-    has_curves = options.out and options.stem == CompareOptions.stem and have_curves(comparison.selected)
     return load_template("compare.html.j2").render(
         title=f"Comparison of {format_count(len(comparison.runs), 'run')}",
         split_title=split_title(comparison.runs, options.split),
@@ -54,17 +53,28 @@ def render_page(comparison: Comparison) -> str:
         format_p_value=format_p_value,
         level=LEVEL,
         min_test_groups=MIN_TEST_GROUPS,
-        curves=CURVES_PAGE if has_curves else "",
+        curves=CURVES_PAGE if has_curves_page(comparison) else "",
     )
 
 
+def has_curves_page(comparison: Comparison) -> bool:
+    """Return whether a comparison has a page of learning curves, to which its own page links."""
+    options = comparison.options
+    is_page = options.out is not None and "html" in options.formats and options.stem == CompareOptions.stem
+    return is_page and have_curves(comparison.selected)
+
+
 def split_title(runs: Sequence[ComparedRun], split: str) -> str:
-    """Return the title of a split. For validation, it states whether the scores selected the weights of the runs."""
+    """Return the title of a split with the fold that all runs have in common.
+
+    For validation, it states whether the scores selected the weights of the runs.
+    """
     models = [mapping_or_empty(run.record.get("model")) for run in runs if run.metrics]
     selected = {bool(model.get("monitor") or model.get("stopped_by")) for model in models}
+    title = SPLIT_TITLES[split] + common_fold(runs)
     if split == "test" or not selected:
-        return SPLIT_TITLES[split]
-    return SPLIT_TITLES[split] + SELECTED["some" if len(selected) == 2 else "all" if selected.pop() else "none"]
+        return title
+    return title + SELECTED["some" if len(selected) == 2 else "all" if selected.pop() else "none"]
 
 
 def forest_plots(

@@ -24,7 +24,7 @@ from etude.evaluation.predictions import find_worst_errors
 from etude.evaluation.score_summary import describe_clips
 from etude.files.atomic import remove_folder, write_bytes, write_text
 from etude.files.ownership import open_folder, subfolder
-from etude.reports.comparison.runs import ComparedRun, mapping_or_empty, read_compared_run
+from etude.reports.comparison.runs import ComparedRun, mapping_or_empty, nested_value, read_compared_run
 from etude.reports.run_report import write_report
 from etude.runs.folder import RunFolder, write_metrics, write_predictions, write_record
 
@@ -77,7 +77,18 @@ def pool_folds(sweep: Path, runs: list[Path]) -> list[Path]:
             write_metrics(pooled)
             write_report(pooled)
             folders.append(pooled.path)
+    _remove_replaced(sweep / POOLED_FOLDER, folders)
     return folders
+
+
+def _remove_replaced(pooled: Path, folders: list[Path]) -> None:
+    """Remove earlier pooled results whose folds are all in a new one, such as those of an interrupted sweep."""
+    new = [set(RunFolder(folder).record["data"]["pooled_from"]) for folder in folders]
+    for path in pooled.iterdir() if new else ():
+        if path.is_dir() and path not in folders:
+            old = nested_value(read_compared_run(path).record, "data", "pooled_from")
+            if old and any(new_folds.issuperset(old) for new_folds in new):
+                remove_folder(path)
 
 
 def score_repeats(sweep: Path, pooled: list[Path]) -> list[str]:

@@ -171,14 +171,29 @@ def scored_targets(
         yield ScoredTarget(name, scored, remarks)
 
 
-def run_titles(runs: list[ComparedRun]) -> dict[Path, str]:
-    """Return a unique title of each run, by folder. The title is name and fold, or the folder if names are equal."""
+def run_titles(runs: Sequence[ComparedRun], with_common_fold: bool = True) -> dict[Path, str]:
+    """Return a unique title of each run, by folder. The title is name and fold, or the folder if names are equal.
+
+    Args:
+        runs: Runs in any state.
+        with_common_fold: Whether the titles contain the fold if it is the same for all runs.
+    """
     plain = {run.folder: run.name + _fold_suffix(run) for run in runs}
     repeated = {name for name in plain.values() if list(plain.values()).count(name) > 1}
     folders = {run.folder: printable(run.folder.resolve().name) + _fold_suffix(run) for run in runs}
     named = {folder: folders[folder] if name in repeated else name for folder, name in plain.items()}
     still_repeated = {name for name in named.values() if list(named.values()).count(name) > 1}
-    return {folder: printable(folder) if name in still_repeated else name for folder, name in named.items()}
+    common = "" if with_common_fold else common_fold(runs)
+    return {
+        folder: printable(folder) if name in still_repeated else name.removesuffix(common)
+        for folder, name in named.items()
+    }
+
+
+def common_fold(runs: Sequence[ComparedRun]) -> str:
+    """Return the fold as the end of a title, such as ", 3 of 3 folds", if it is the same for all runs, else ""."""
+    suffixes = {_fold_suffix(run) for run in runs}
+    return suffixes.pop() if len(suffixes) == 1 else ""
 
 
 def training_settings(run: ComparedRun) -> dict[str, tuple[str, Labels]]:
