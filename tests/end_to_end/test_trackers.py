@@ -211,7 +211,7 @@ def test_wandb_artifacts_link_pack_weights_and_transfer(
     finished_job: Path, wandb_run: WandbRun, interrupted: tuple[Path, Result, dict[str, Any], Result]
 ) -> None:
     data = json.loads((finished_job / "record.json").read_text())["data"]
-    pack = wandb_run.artifacts[f"pack-demo-{data['hash'][:8]}"]
+    pack = wandb_run.artifacts[f"pack-demo-64-{data['hash'][:8]}"]
     model = wandb_run.artifacts[f"model-{wandb_run.run.run_id}"]
     assert (pack.type, pack.use_after_commit) == ("pack", True)
     assert json.loads(pack.metadata)["hash"] == data["hash"]
@@ -258,7 +258,7 @@ def test_mlflow_has_parameters_scores_tags_and_files(
     assert finished.data.params["backbone/hidden"] == "8"
     tags = {"backbone": "lstm", "task": "joint", "sweep": sweep[0].name, "author": "user"}
     assert tags.items() <= finished.data.tags.items()
-    assert finished.data.tags["pack"].startswith("demo@")
+    assert finished.data.tags["pack"].startswith("demo-64@")
     for name, score in list_test_scores(finished_job):
         for key, field in ((name, "value"), (f"{name}.low", "low"), (f"{name}.high", "high")):
             assert finished.data.metrics.get(key) == score[field], key
