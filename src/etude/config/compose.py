@@ -29,6 +29,7 @@ RESOLVERS = {  # functions by the name that configs call them with; they are imp
     "data_name": "etude.config.stored.data_name",
     "checkpoint_config": "etude.embeddings.checkpoints.network_values",
     "readout_suffix": "etude.config.stored.readout_suffix",
+    "backbone_name": "etude.config.stored.backbone_name",
 }
 
 

@@ -9,12 +9,13 @@ import logging
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from etude.errors import UserError
 
 log = logging.getLogger(__name__)
+PRETRAINED = "pretrained"  # backbone.weights of an encoder whose backbone.model is a checkpoint
 OUTPUT_KEYS = ("data.packs", "logger.mlflow.uri")  # output locations that may be overridden together with resume
 RECIPE_GROUPS = ("backbone", "readout", "head", "task", "weighting", "augment", "optim", "feature")  # in checkpoints
 MAX_VALUES = 100_000  # values of a config; YAML aliases can expand a few lines to billions of values
@@ -110,6 +111,39 @@ def data_name(choice: str, data: Any) -> str:
     if name:
         return str(name)
     return Path(str(table)).stem if table else Path(str(path or choice)).resolve().name or choice
+
+
+def weights_name(backbone: Mapping[str, Any] | None) -> str | None:
+    """Return the name of the initial weights of a backbone, or None for random weights.
+
+    It is the name of embedded weights, the last part of a path, or for an encoder of the Hugging Face hub the last part
+    of `backbone.model`, such as `MERT-v1-95M`.
+
+    Args:
+        backbone: Config of the backbone.
+    """
+    values = backbone if isinstance(backbone, Mapping) else {}
+    weights = values.get("weights")
+    return _last_part(values.get("model") if weights == PRETRAINED else weights) if weights else None
+
+
+def backbone_name(option: str, backbone: Any) -> str:
+    """Return the name of a backbone in the name of a run, its option or for the option `hf` the name of its checkpoint.
+
+    Args:
+        option: Option of the config group `backbone`.
+        backbone: Its config, whose `model` may be missing.
+    """
+    from omegaconf import OmegaConf
+
+    if option != "hf" or OmegaConf.is_missing(backbone, "model"):
+        return option
+    return re.sub(r"[^\w.+-]+", "-", _last_part(backbone.get("model"))).strip("-.") or option
+
+
+def _last_part(path: Any) -> str:
+    """Return the last part of a path or of the name of a repository."""
+    return PurePath(str(path)).name or str(path)
 
 
 def output_overrides() -> list[str]:

@@ -116,6 +116,23 @@ def out_of_fold_predictions(
     return predictions
 
 
+def constant_predictions(
+    folds: Sequence[tuple[np.ndarray, np.ndarray]], y: np.ndarray, kind: str, probabilities: bool = False
+) -> np.ndarray:
+    """Return the predictions for the clips of each fold that ignore the features.
+
+    They are the mean, the most frequent class or, as probabilities, the frequencies of the classes of the other clips.
+    For arguments see `out_of_fold_predictions`.
+    """
+    classes, codes = np.unique(y, return_inverse=True)
+    pred = np.zeros((len(y), len(classes))) if probabilities else np.zeros(len(y), y.dtype)
+    for train, test in folds:
+        counts = np.bincount(codes[train], minlength=len(classes))
+        constant = y[train].mean() if kind == "scalar" else classes[counts.argmax()]
+        pred[test] = counts / len(train) if probabilities else constant
+    return pred
+
+
 def fit_candidates(candidates: Sequence[Candidate], x: np.ndarray, y: np.ndarray, kind: str) -> Iterator[Any]:
     """Yield the fitted model of each candidate. Use it before the next one, which may change the same model.
 
