@@ -127,6 +127,16 @@ def weights_name(backbone: Mapping[str, Any] | None) -> str | None:
     return _last_part(values.get("model") if weights == PRETRAINED else weights) if weights else None
 
 
+def weights_override(backbone: Mapping[str, Any]) -> str | None:
+    """Return the override that selects the initial weights of a backbone, without folders, or None for random weights.
+
+    Args:
+        backbone: Config of the backbone.
+    """
+    key, name = "model" if backbone.get("weights") == PRETRAINED else "weights", weights_name(backbone)
+    return f"backbone.{key}={name}" if name else None
+
+
 def backbone_name(option: str, backbone: Any) -> str:
     """Return the name of a backbone in the name of a run, its option or for the option `hf` the name of its checkpoint.
 

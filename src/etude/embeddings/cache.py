@@ -333,7 +333,7 @@ def measure_frozen_output(learner: PartlyFrozen, data: MusicData, split_step: in
         Approximate size of the outputs for all clips, in bytes; and whether both modes have equal outputs.
 
     Raises:
-        UserError: The outputs are not finite, as with damaged weights.
+        UserError: The outputs are not finite.
     """
     row = int(data.rows("train")[0])
     clip = torch.tensor(data.pack.clip(row)[:, data.feature.columns])[None]
@@ -343,8 +343,8 @@ def measure_frozen_output(learner: PartlyFrozen, data: MusicData, split_step: in
         eval_output, _ = forward_to_split(learner.eval().backbone, split_step, x, learner.readout)
     learner.train()
     if not eval_output.isfinite().all():
-        weights = "transfer.init_from" if getattr(learner.transfer, "init_from", None) else "backbone.weights"
-        raise UserError(f"{weights}: the outputs of the frozen layers are not finite; set a file with finite weights")
+        clip_id = data.pack.index["id"].iloc[row]
+        raise UserError(f"backbone: its frozen layers have no finite output for the clip {clip_id}; check this clip")
     # embeddings have the same size for each clip, and states between two layers grow with the frames
     ratio = len(data.pack.lengths) if split_step is None else data.pack.lengths.sum() / clip.shape[1]
     return train_output.nbytes * float(ratio), torch.equal(train_output, eval_output)

@@ -12,7 +12,7 @@ import numpy as np
 
 from etude.backbones.vit_checkpoints import UNTRAINED
 from etude.config.instantiate import stored_config
-from etude.config.stored import PRETRAINED, weights_name
+from etude.config.stored import weights_override
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.data.splits import group_codes
 from etude.data.training_record import ClipKeys, TrainingRecord, stored_record
@@ -44,10 +44,9 @@ def read_earlier_training(config: Mapping[str, Any], run: RunFolder | None = Non
         return TrainingRecord(unknown=(name,) if config.get("transfer") else ())
     record = TrainingRecord()
     backbone = config.get("backbone") or {}
-    name = weights_name(backbone)
-    if name and name != UNTRAINED:
-        key = "model" if backbone["weights"] == PRETRAINED else "weights"
-        record = TrainingRecord(unknown=(f"backbone.{key}={name}",))
+    override = weights_override(backbone)
+    if override and backbone["weights"] != UNTRAINED:
+        record = TrainingRecord(unknown=(override,))
     source = (config.get("transfer") or {}).get("init_from")
     return record if source is None else record.merged(read_record(Path(source), "transfer.init_from"))
 
