@@ -190,7 +190,7 @@ def test_values_that_are_not_finite_are_named(config: Compose, tmp_path: Path) -
     composed = config(*COMPLETE_CLIPS, "backbone=cnn", "transfer=probe", transfer(config, tmp_path, "backbone=cnn"))
     data = few(composed)
     learner = build_learner(composed, data)
-    next(learner.backbone.parameters()).data[0] = 1e30  # its outputs overflow
+    next(learner.backbone.parameters()).data[0] = float("inf")
     with pytest.raises(UserError, match=r"frozen layers have no finite output for the clip .*; check this"):
         cache.build_frozen_cache(learner, data, tmp_path)
     source = tmp_path / "source.ckpt"

@@ -130,7 +130,7 @@ def test_probe_that_may_predict_nothing_is_warned_about(z: np.ndarray, caplog: p
     predicted = target.predict(torch.tensor(learnable[:9]) @ fitted.weight.T + fitted.bias)
     assert predicted.argmax(1).tolist() == y[:9].tolist()
     assert "no inner folds keep the 2 groups" in str(warning(learnable, y, ["a", *["b"] * (N - 1)]))
-    assert "the 60 clips have one genre" in str(warning(z, torch.ones(N, dtype=torch.int64), groups))
+    assert "the 60 clips have the same genre" in str(warning(z, torch.ones(N, dtype=torch.int64), groups))
     assert "the 2 clips are too few for inner folds" in str(warning(z[:2], y[:2], groups[:2]))
 
 

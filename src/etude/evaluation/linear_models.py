@@ -24,7 +24,7 @@ from etude.evaluation.linear_candidates import (
     FOLDS,
     Candidate,
     build_estimator,
-    constant_predictions,
+    constant_score,
     fit_estimator,
     inner_folds,
     known_values,
@@ -187,7 +187,7 @@ def fit_linear_model(
         if not candidates or len(set(scores)) > 1:
             best = int(np.argmax(scores))
         if candidates:
-            constant = score_predictions(true, constant_predictions(splits, true, kind, name == "log_loss"), name)
+            constant = constant_score(splits, true, name)
         shape = (len(x), *predictions[best].shape[1:])
         predicted = np.full(shape, None if predictions[best].dtype.kind in "OU" else np.nan)
         predicted[known] = predictions[best]
@@ -239,9 +239,9 @@ def describe_end(probe: Mapping[str, Any], grid: str = "optim.") -> str:
         probe: Description of the fit in the record of a run.
         grid: Config group with the grid; "" for a grid that is not an option.
     """
-    ((key, value),) = probe["penalty"].items()
-    remedy = f"; extend {grid}{key}" if grid else ""
-    return f"the penalty {key}={value:g} is the {probe['at_end']} of the grid, so a better one may be outside{remedy}"
+    penalty = ", ".join(f"{key}={value:g}" for key, value in probe["penalty"].items())
+    remedy = f"; extend {grid}{'C' if probe['score'] == 'log_loss' else 'alpha'}" if grid else ""
+    return f"the penalty {penalty} is the {probe['at_end']} of the grid, so a better one may be outside{remedy}"
 
 
 def weakness(name: str, probe: Mapping[str, Any]) -> str | None:
@@ -255,14 +255,18 @@ def weakness(name: str, probe: Mapping[str, Any]) -> str | None:
     more = "fit to clips of more groups" if probe["groups"] or separated else "fit to more clips"
     scores = [candidate["inner_score"] for candidate in probe["candidates"]]
     if not probe["penalty"]:
-        return f"{clips} have one {name}, so the probe predicts it for all clips; fit to clips with other values"
+        return f"{clips} have the same {name}, so the probe predicts it for all clips; fit to clips with other values"
     middle = "so none was chosen, and the probe has the middle one"
     if not scores:
         return f"{clips} are too few for inner folds that compare penalties, {middle}; {more}"
     if len(scores) > 1 and len(set(scores)) == 1:
         return f"all penalties have the same inner score, {middle}; {more}"
-    constant, best = probe.get("constant_score"), probe["inner_score"]
-    if constant is not None and best - constant <= SLOPE * (1.0 if probe["score"] == "log_loss" else abs(constant)):
+    constant, best = probe.get("constant_score"), probe.get("inner_score")
+    if (
+        constant is not None
+        and best is not None
+        and best - constant <= SLOPE * (1.0 if probe["score"] == "log_loss" else abs(constant))
+    ):
         return (
             f"no penalty predicts the clips of the inner folds better than a constant does, so the probe may predict "
             f"nearly the same for all clips; {more}"

@@ -1,8 +1,7 @@
 """Linear probes: linear models that are fitted to convergence to the embeddings of a frozen backbone.
 
-A run with `optim=linear_probe` has one epoch without gradients. Its steps collect the embeddings of the complete
-clips. After the last one, the first process fits a model for each target, and all processes copy its weights into their
-linear heads. Everything else is the same as in other runs.
+A run with `optim=linear_probe` has one epoch without gradients. Its steps collect the embeddings of complete clips. The
+first process then fits a model for each target, and all processes copy its weights into their linear heads.
 
 The penalty is chosen on inner folds that keep groups together, of labels by log-loss, which is less noisy than macro-F1
 for few clips, and of scalars by the squared error. Validation clips select nothing, so they join the training clips by
@@ -319,6 +318,7 @@ class ProbeStartLearner(Learner):
         self.eval()
         with torch.no_grad(), self.trainer.precision_plugin.forward_context():
             for batch in self.trainer.datamodule.data.loader("train"):  # type: ignore[attr-defined]
+                batch = self.trainer.precision_plugin.convert_input(batch)
                 self._collect(self.trainer.strategy.batch_to_device(batch))
         fits = fit_heads(self, self._gather(), LinearProbe(join_validation=False))
         self.initial_heads = {name: fit.record for name, fit in fits.items()}
