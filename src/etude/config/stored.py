@@ -114,46 +114,33 @@ def data_name(choice: str, data: Any) -> str:
 
 
 def weights_name(backbone: Mapping[str, Any] | None) -> str | None:
-    """Return the name of the initial weights of a backbone, or None for random weights.
+    """Return the last part of the initial weights in a config of a backbone, or None for random weights.
 
-    It is the name of embedded weights, the last part of a path, or for an encoder of the Hugging Face hub the last part
-    of `backbone.model`, such as `MERT-v1-95M`.
-
-    Args:
-        backbone: Config of the backbone.
+    It is that of `backbone.weights`, or of the checkpoint in `backbone.model`, such as `MERT-v1-95M`.
     """
     values = backbone if isinstance(backbone, Mapping) else {}
     weights = values.get("weights")
-    return _last_part(values.get("model") if weights == PRETRAINED else weights) if weights else None
+    return PurePath(str(values.get("model") if weights == PRETRAINED else weights)).name if weights else None
 
 
 def weights_override(backbone: Mapping[str, Any]) -> str | None:
-    """Return the override that selects the initial weights of a backbone, without folders, or None for random weights.
-
-    Args:
-        backbone: Config of the backbone.
-    """
+    """Return the override of `weights_name`, such as `backbone.weights=msd`, or None for random weights."""
     key, name = "model" if backbone.get("weights") == PRETRAINED else "weights", weights_name(backbone)
     return f"backbone.{key}={name}" if name else None
 
 
 def backbone_name(option: str, backbone: Any) -> str:
-    """Return the name of a backbone in the name of a run, its option or for the option `hf` the name of its checkpoint.
+    """Return the name of a backbone in that of a run: its option, or of the option `hf` its checkpoint.
 
     Args:
         option: Option of the config group `backbone`.
-        backbone: Its config, whose `model` may be missing.
+        backbone: Composed config of the backbone, whose `model` may be missing.
     """
     from omegaconf import OmegaConf
 
     if option != "hf" or OmegaConf.is_missing(backbone, "model"):
         return option
-    return re.sub(r"[^\w.+-]+", "-", _last_part(backbone.get("model"))).strip("-.") or option
-
-
-def _last_part(path: Any) -> str:
-    """Return the last part of a path or of the name of a repository."""
-    return PurePath(str(path)).name or str(path)
+    return re.sub(r"[^\w.+-]+", "-", PurePath(str(backbone.get("model"))).name).strip("-.") or option
 
 
 def output_overrides() -> list[str]:
