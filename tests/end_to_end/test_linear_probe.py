@@ -178,11 +178,11 @@ def test_fine_tuning_begins_with_linear_probes(train: Callable[..., Result], fin
     for options in ([*tuned, "trainer.max_epochs=1"], probe):
         result = train(tmp_path, *common, *options)
         assert result.returncode == 0, result.stderr
-    tables = [pd.read_parquet(*tmp_path.glob(f"outputs/*{name}/predictions.parquet")) for name in ("tuned", "probe")]
+    tables = [pd.read_parquet(*tmp_path.glob(f"outputs/*_{name}_*/predictions.parquet")) for name in ("tuned", "probe")]
     columns = [name for name in tables[0] if (name.endswith(".pred") and name != "genre.pred") or ".score." in name]
     np.testing.assert_allclose(tables[0][columns], tables[1][columns], atol=1e-4)
     assert len({*tables[0]["genre.pred"]}) > 1
-    tuned_run, probe_run = (RunFolder(*tmp_path.glob(f"outputs/*{name}")) for name in ("tuned", "probe"))
+    tuned_run, probe_run = (RunFolder(*tmp_path.glob(f"outputs/*_{name}_*")) for name in ("tuned", "probe"))
     fits = [run.record["model"][key] for run, key in ((tuned_run, "initial_heads"), (probe_run, "linear_probe"))]
     for name in ("genre", "valence", "energy", "danceability"):
         first, second = (fit[name] for fit in fits)
