@@ -42,6 +42,20 @@ def test_text_instead_of_a_mapping_is_reported(key: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("option", "model", "name"),
+    [
+        ("hf", "m-a-p/MERT-v1-95M", "MERT-v1-95M"),
+        ("hf", "/models/my hubert (v2)/", "my-hubert-v2"),
+        ("hf", "..", "hf"),
+        ("hf", "???", "hf"),
+        ("timm", "convnext_atto", "timm"),
+    ],
+)
+def test_run_of_an_encoder_has_the_name_of_its_checkpoint(option: str, model: str, name: str) -> None:
+    assert stored.backbone_name(option, OmegaConf.create({"model": model, "config": "${absent:1}"})) == name
+
+
+@pytest.mark.parametrize(
     ("readout", "name"),
     [
         ({"layers": None, "pooling": "mean", "combine": "concat"}, "default"),

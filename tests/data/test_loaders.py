@@ -21,6 +21,7 @@ from etude.data.feature import Feature
 from etude.data.pack_writer import write_pack
 from etude.data.packing import open_pack
 from etude.data.splits import Split
+from etude.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -215,3 +216,25 @@ def test_epoch_draws_half_of_music_by_default(
     if "balanced_sampling" not in options:
         assert set(drawn.values()) == {crops}
     assert sum(len(batch.row) for batch in data.val_dataloader()) == 20
+
+
+def test_buckets_do_not_put_crops_of_one_clip_into_one_batch(make_uneven_module: Callable[..., MusicData]) -> None:
+    for crop in (0.1, 0.5):  # of clips of 0.2 to 2 s
+        data = make_uneven_module(crop=crop, crops_per_clip=6, buckets=True)
+        long = set(np.flatnonzero(data.pack.lengths > crop * 100).tolist())
+        rows = [[row for row in batch.row.tolist() if row in long] for batch in data.train_dataloader()]
+        assert sum(len(set(batch)) for batch in rows) > 0.8 * sum(map(len, rows))
+
+
+def test_balanced_sampling_needs_a_labelled_training_clip(tmp_path: Path) -> None:
+    split = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
+    table = pd.DataFrame(
+        {"id": [*"abcdefgh"], "group": None, "genre": [None] * 4 + ["rock", "pop"] * 2, "split": split}
+    )
+    frames = [np.full((30, 3), i, float) for i in range(8)]
+    specs = {"genre": {"kind": "label", "classes": ["pop", "rock"], "note": ""}}
+    source = PackedSource(write_pack(tmp_path / "p", table, frames, {}), specs)
+    front = LogMelChroma(n_mels=2, n_chroma=1, rate=1000, n_fft=64, hop_length=10)
+    data = MusicData(source, Feature("fused", front=front), Split("official"), balanced_sampling="genre")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"^data\.balanced_sampling=genre: no training clip has a genre"):
+        data.setup()

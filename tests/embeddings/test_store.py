@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests.commands import cache
 
-from etude.embeddings.encoders import EmbeddingStore
+from etude.embeddings.encoders import EmbeddingStore, encoder_name
 from etude.embeddings.store import DESCRIPTION, FOLDER, MAGIC, clear_stores, list_stores, trim
 
 DAY = 86_400  # seconds
@@ -208,6 +208,34 @@ def test_command_lists_readouts_other_than_the_default(tmp_path: Path, capsys: p
         ["musicnn"],
         ["musicnn", "all_mean_std"],
     ]
+
+
+def test_weights_of_one_backbone_are_listed_and_cleared_separately(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for weights in ("msd", "mtt"):
+        name = encoder_name("musicnn", {"weights": weights})
+        with EmbeddingStore(tmp_path / FOLDER, name, {"weights": weights}) as store:
+            store.put([key(0)], [np.ones(3)])
+    assert cache([f"--packs={tmp_path}"]) == 0
+    lines = capsys.readouterr().out.splitlines()[:2]
+    assert sorted(line.partition(" 1 entries")[0].strip() for line in lines) == ["musicnn msd", "musicnn mtt"]
+    assert [store.model for store in clear_stores(tmp_path / FOLDER, "musicnn msd")] == ["musicnn msd"]
+    assert [store.model for store in clear_stores(tmp_path / FOLDER, "musicnn")] == ["musicnn mtt"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "source", "name"),
+    [
+        ({"weights": "/weights/mn10_as.pt"}, None, "net mn10_as.pt"),
+        ({"weights": None}, None, "net"),
+        ({"weights": "pretrained", "model": "m-a-p/MERT-v1-95M"}, None, "net MERT-v1-95M"),
+        ({}, "outputs/first run", "net first run"),
+        ({"weights": "msd"}, "outputs/first/checkpoints/best.ckpt", "net first"),
+    ],
+)
+def test_encoder_has_the_name_of_its_weights(settings: dict[str, str | None], source: str | None, name: str) -> None:
+    assert encoder_name("net", settings, source) == name
 
 
 def test_clearing_removes_only_selected_stores_and_no_files_of_others(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, train: Callable[..., Result], 
 
 
 def test_run_is_complete_and_has_the_frames_of_the_checkpoint(run: RunFolder) -> None:
+    assert run.path.name.rpartition("_")[0].endswith("_genre_model_hf_all")  # backbone.model
+    assert run.record["earlier_training"]["unknown"] == ["backbone.model=model"]
     config = yaml.safe_load(run.config_path.read_text())
     assert config["feature"]["front"]["_target_"] == "etude.audio.checkpoint_fronts.WaveformFront"
     assert config["backbone"]["config"]["model_type"] == "hubert"

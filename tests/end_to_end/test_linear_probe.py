@@ -170,6 +170,7 @@ def test_two_processes_give_the_predictions_of_one(
     assert (expected["out_of_fold"] == table["out_of_fold"]).all()
 
 
+@pytest.mark.full
 def test_fine_tuning_begins_with_linear_probes(train: Callable[..., Result], finished: Path, tmp_path: Path) -> None:
     """Train for one epoch at a rate of nearly 0 in two processes, and compare with probes of the training clips."""
     common = ["backbone=lstm", "task=joint", f"transfer.init_from={finished}"]
@@ -178,10 +179,18 @@ def test_fine_tuning_begins_with_linear_probes(train: Callable[..., Result], fin
     for options in ([*tuned, "trainer.max_epochs=1"], probe):
         result = train(tmp_path, *common, *options)
         assert result.returncode == 0, result.stderr
-    tables = [pd.read_parquet(*tmp_path.glob(f"outputs/*{name}/predictions.parquet")) for name in ("tuned", "probe")]
+    tables = [pd.read_parquet(*tmp_path.glob(f"outputs/*_{name}_*/predictions.parquet")) for name in ("tuned", "probe")]
     columns = [name for name in tables[0] if (name.endswith(".pred") and name != "genre.pred") or ".score." in name]
     np.testing.assert_allclose(tables[0][columns], tables[1][columns], atol=1e-4)
     assert len({*tables[0]["genre.pred"]}) > 1
+    tuned_run, probe_run = (RunFolder(*tmp_path.glob(f"outputs/*_{name}_*")) for name in ("tuned", "probe"))
+    fits = [run.record["model"][key] for run, key in ((tuned_run, "initial_heads"), (probe_run, "linear_probe"))]
+    for name in ("genre", "valence", "energy", "danceability"):
+        first, second = (fit[name] for fit in fits)
+        assert (first["penalty"], first["groups"]) == (second["penalty"], second["groups"])
+        assert first["inner_score"] == pytest.approx(second["inner_score"], abs=1e-3)
+    training = tuned_run.report_path.read_text("utf-8").partition('id="training-title"')[2].partition("</section>")[0]
+    assert "Initial heads" in training and "Linear probe of valence" in training and "<figcaption>Loss" in training
     result = train(tmp_path, *common, "transfer=full", "transfer.head_init=linear_probe", "head=mlp")
     assert result.returncode == 2
     assert "transfer.head_init=linear_probe: fits linear heads; use head=linear and head.norm=false" in result.stderr

@@ -245,6 +245,8 @@ def test_unknown_training_is_stated(config: Compose, data: MusicData, tmp_path: 
     result = check_earlier_training(composed, data, earlier)
     (sentence,) = describe_earlier_training({"earlier_training": result, "data": describe_data(data, result)})
     assert "backbone.weights=imagenet" in sentence
+    checkpoint = {"backbone": {"weights": "pretrained", "model": "m-a-p/MERT-v1-95M"}}
+    assert read_earlier_training(checkpoint).unknown == ("backbone.model=MERT-v1-95M",)
     assert "old.ckpt, from a version that did not record training clips" in sentence
     assert (
         describe_earlier_training({"earlier_training": check_earlier_training(config(), data, TrainingRecord())}) == []

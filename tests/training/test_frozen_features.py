@@ -186,6 +186,22 @@ def test_cache_that_would_change_the_training_is_refused(
         cache.build_frozen_cache(build_learner(composed, data), data, tmp_path)
 
 
+def test_values_that_are_not_finite_are_named(config: Compose, tmp_path: Path) -> None:
+    composed = config(*COMPLETE_CLIPS, "backbone=cnn", "transfer=probe", transfer(config, tmp_path, "backbone=cnn"))
+    data = few(composed)
+    learner = build_learner(composed, data)
+    next(learner.backbone.parameters()).data[0] = float("inf")
+    with pytest.raises(UserError, match=r"frozen layers have no finite output for the clip .*; check this"):
+        cache.build_frozen_cache(learner, data, tmp_path)
+    source = tmp_path / "source.ckpt"
+    stored = torch.load(source, weights_only=True)
+    name = next(key for key in stored["state_dict"] if key.startswith("backbone."))
+    stored["state_dict"][name][0] = float("nan")
+    torch.save(stored, source)
+    with pytest.raises(UserError, match=f"^transfer.init_from={source}: {name[9:]} .* not finite"):
+        build_learner(composed, data)
+
+
 def test_cache_is_disabled_without_disk_space(
     config: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,10 +13,12 @@ from sklearn.preprocessing import StandardScaler
 from etude.config.compose import current_config, open_hydra
 from etude.config.overrides import LINEAR_PROBE, apply_probe_settings
 from etude.errors import UserError
+from etude.evaluation.linear_models import weakness
+from etude.reports.run_report import probe_section
 from etude.tasks.heads import MLP, Linear
 from etude.tasks.targets import Label, Scalar
 from etude.training.linear_probe import fit_probe, linear_layer
-from etude.training.optimiser import LinearProbe
+from etude.training.optimiser import LinearProbe, log_fit
 
 N, D = 60, 5
 
@@ -96,6 +98,40 @@ def test_joined_clips_are_not_predicted_from_clips_of_their_groups() -> None:
     assert (
         fit_probe(LinearProbe(), target, z, one_class, torch.arange(40), shared, artist.tolist()).out.isfinite().all()
     )
+
+
+def test_probe_that_may_predict_nothing_is_warned_about(z: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
+    target = Label("genre", {"classes": ["folk", "jazz", "pop"]})
+    y, rng = torch.tensor([0, 1, 2] * 20), np.random.default_rng(1)
+
+    def warning(clips: np.ndarray, y: torch.Tensor, groups: list) -> str | None:
+        fitted = fit_probe(LinearProbe(), target, clips, y, torch.arange(len(y)), np.zeros(len(y), bool), groups)
+        caplog.clear()
+        log_fit("genre", fitted.record)
+        text = weakness("genre", fitted.record)
+        assert text is None or text in caplog.text
+        section = probe_section("genre", fitted.record)
+        assert text is None or section["warnings"][0] == f"{text[0].upper()}{text[1:]}."
+        return text
+
+    groups = [f"artist {i % 12}" for i in range(N)]
+    learnable = z + 9 * np.eye(3, D)[y].astype(np.float32)
+    assert warning(learnable, y, groups) is None
+    assert warning(learnable, y, [None] * N) is None
+    text = warning(rng.normal(size=(N, D)).astype(np.float32), y, groups)
+    assert text == (
+        "no penalty predicts the clips of the inner folds better than a constant does, so the probe may predict nearly "
+        "the same for all clips; fit to clips of more groups"
+    )
+    artists = [f"artist {i % 3}" for i in range(9)]  # each class has one artist, so no inner fold can score it
+    assert "all penalties have the same inner score" in str(warning(learnable[:9], y[:9], artists))
+    fitted = fit_probe(LinearProbe(), target, learnable[:9], y[:9], torch.arange(9), np.zeros(9, bool), artists)
+    assert fitted.record["penalty"] == {"C": LinearProbe().C[5]} and fitted.record["at_end"] is None
+    predicted = target.predict(torch.tensor(learnable[:9]) @ fitted.weight.T + fitted.bias)
+    assert predicted.argmax(1).tolist() == y[:9].tolist()
+    assert "no inner folds keep the 2 groups" in str(warning(learnable, y, ["a", *["b"] * (N - 1)]))
+    assert "the 60 clips have the same genre" in str(warning(z, torch.ones(N, dtype=torch.int64), groups))
+    assert "the 2 clips are too few for inner folds" in str(warning(z[:2], y[:2], groups[:2]))
 
 
 @pytest.mark.parametrize("head", [MLP(D, 2), Linear(D, 2, norm=True)])

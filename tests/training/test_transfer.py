@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from etude.backbones.base import layer_indices, parameter_layer_index
 from etude.config import instantiate
 from etude.data.datamodule import build_datamodule
 from etude.errors import UserError
+from etude.training import linear_probe
 from etude.training.build import LightningData, build_learner
 from etude.training.learner import Learner
+from etude.training.linear_probe import ProbeStartLearner
+from etude.training.optimiser import LinearProbe
 from etude.training.transfer import Transfer
 
 Compose = Callable[..., dict[str, Any]]
@@ -53,7 +57,9 @@ class StopAfter(Callback):
         trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
 
 
-def trained(config: Compose, *overrides: str, epochs: int = 1) -> tuple[Learner, dict[str, torch.Tensor]]:
+def trained(
+    config: Compose, *overrides: str, epochs: int = 1, precision: Any = "32-true"
+) -> tuple[Learner, dict[str, torch.Tensor]]:
     """Return a network after some epochs of a few steps, and its initial tensors."""
     composed = config(*SMALL, *overrides)
     data = build_datamodule(composed)
@@ -63,7 +69,8 @@ def trained(config: Compose, *overrides: str, epochs: int = 1) -> tuple[Learner,
     before = {key: value.clone() for key, value in learner.state_dict().items()}
     trainer = Trainer(accelerator="cpu", max_epochs=3, limit_train_batches=2, limit_val_batches=1, logger=False,
                       enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-                      num_sanity_val_steps=0, use_distributed_sampler=False, callbacks=[StopAfter(epochs)])  # fmt: skip
+                      num_sanity_val_steps=0, use_distributed_sampler=False, precision=precision,
+                      callbacks=[StopAfter(epochs)])  # fmt: skip
     trainer.fit(learner, LightningData(data))
     return learner, before
 
@@ -123,6 +130,22 @@ def test_gradual_unfreezes_one_layer_per_epoch(config: Compose, source: Path) ->
     for epochs, learning in ((1, []), (2, BLOCKS[3:]), (3, BLOCKS[2:])):
         learner, before = trained(config, "transfer=gradual", f"transfer.init_from={source}", epochs=epochs)
         assert changed_modules(learner, before) == {"task", *learning}
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_initial_heads_are_linear_probes_in_mixed_precision_too(
+    config: Compose, source: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    monkeypatch.setattr(linear_probe, "LinearProbe", partial(LinearProbe, C=(1e-3, 1e-2), class_weights=(None,)))
+    options = ["transfer=full", "transfer.head_init=linear_probe", f"transfer.init_from={source}", "optim.lr=0.0"]
+    learner, before = trained(config, *options, precision=precision)
+    assert isinstance(learner, ProbeStartLearner)
+    assert "task" in changed_modules(learner.float(), before)
+    checkpoint: dict[str, Any] = {}
+    learner.on_save_checkpoint(checkpoint)
+    fits, learner.initial_heads = learner.initial_heads, {}
+    learner.on_load_checkpoint(checkpoint)
+    assert learner.initial_heads == fits and fits["genre"]["penalty"].keys() == {"C"}
 
 
 def test_rates_decay_from_layer_to_layer(config: Compose, source: Path) -> None:

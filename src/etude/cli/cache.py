@@ -21,7 +21,8 @@ EXAMPLES = """
 Examples:
   etude cache                                    stores with their sizes
   etude cache clear --older-than 30              remove stores that were not used for 30 days
-  etude cache clear --model musicnn              remove the stores of one network
+  etude cache clear --model musicnn              remove the stores of one network, with all of its weights
+  etude cache clear --model "musicnn msd"        remove the stores of one network with these weights
 """
 MB = 1_000_000  # bytes
 

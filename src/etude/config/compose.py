@@ -30,6 +30,7 @@ RESOLVERS = {  # functions by the name that configs call them with; they are imp
     "checkpoint_config": "etude.embeddings.checkpoints.network_values",
     "fold_names": "etude.data.from_overrides.fold_names",
     "readout_suffix": "etude.config.stored.readout_suffix",
+    "backbone_name": "etude.config.stored.backbone_name",
 }
 
 

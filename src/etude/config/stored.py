@@ -9,12 +9,13 @@ import logging
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from etude.errors import UserError
 
 log = logging.getLogger(__name__)
+PRETRAINED = "pretrained"  # backbone.weights of an encoder whose backbone.model is a checkpoint
 OUTPUT_KEYS = ("data.packs", "logger.mlflow.uri")  # output locations that may be overridden together with resume
 RECIPE_GROUPS = ("backbone", "readout", "head", "task", "weighting", "augment", "optim", "feature")  # in checkpoints
 MAX_VALUES = 100_000  # values of a config; YAML aliases can expand a few lines to billions of values
@@ -115,6 +116,36 @@ def data_name(choice: str, data: Any) -> str:
     if name:
         return str(name)
     return Path(str(table)).stem if table else Path(str(path or choice)).resolve().name or choice
+
+
+def weights_name(backbone: Mapping[str, Any] | None) -> str | None:
+    """Return the last part of the initial weights in a config of a backbone, or None for random weights.
+
+    It is that of `backbone.weights`, or of the checkpoint in `backbone.model`, such as `MERT-v1-95M`.
+    """
+    values = backbone if isinstance(backbone, Mapping) else {}
+    weights = values.get("weights")
+    return PurePath(str(values.get("model") if weights == PRETRAINED else weights)).name if weights else None
+
+
+def weights_override(backbone: Mapping[str, Any]) -> str | None:
+    """Return the override of `weights_name`, such as `backbone.weights=msd`, or None for random weights."""
+    key, name = "model" if backbone.get("weights") == PRETRAINED else "weights", weights_name(backbone)
+    return f"backbone.{key}={name}" if name else None
+
+
+def backbone_name(option: str, backbone: Any) -> str:
+    """Return the name of a backbone in that of a run: its option, or of the option `hf` its checkpoint.
+
+    Args:
+        option: Option of the config group `backbone`.
+        backbone: Composed config of the backbone, whose `model` may be missing.
+    """
+    from omegaconf import OmegaConf
+
+    if option != "hf" or OmegaConf.is_missing(backbone, "model"):
+        return option
+    return re.sub(r"[^\w.+-]+", "-", PurePath(str(backbone.get("model"))).name).strip("-.") or option
 
 
 def output_overrides() -> list[str]:

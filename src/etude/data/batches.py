@@ -65,6 +65,11 @@ class Clips(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def crop_lengths(self) -> np.ndarray:
+        """Number of frames that are read of each clip (n,)."""
+        return self.lengths if self.crop is None else np.minimum(self.lengths, self.crop)
+
     def __getitems__(self, indices: list[CropIndex]) -> Batch:
         """Read a batch.
 

@@ -164,6 +164,9 @@ class MusicData:
         self._assign(self.split.plan(self.pack.index, list(self.targets)))
         self._log_unlearnable_classes()
         self.y = {name: _target_tensor(self.pack.index[name].to_numpy(), spec) for name, spec in self.targets.items()}
+        name = self.balanced_sampling
+        if name is not None and not (self.y[name][self.rows("train")] >= 0).any():
+            raise DataError(f"data.balanced_sampling={name}: no training clip has a {name}; set it to null")
         self.mean, self.std = self._statistics()
 
     def _assign(self, assignment: Assignment) -> None:
@@ -277,13 +280,14 @@ class MusicData:
             return DataLoader(clips, batch_size=None, sampler=CropBatchSampler(len(rows), len(rows), shuffle=False))
         rank, world = self.rank, self.world
         size = self.batch_size if train else self.eval_batch_size * world
-        lengths = self.pack.lengths[self.rows(split)] if self.buckets else None
+        clips = self.clips(split, evaluation=not train)
+        lengths = clips.crop_lengths if self.buckets else None
         weights = self._sampling_weights() if train and self.balanced_sampling else None
         crops = self.crops_in_epoch() if train else 1
-        sampler = CropBatchSampler(len(self.rows(split)), size, train, self.seed, rank, world, lengths, weights, crops)
+        sampler = CropBatchSampler(len(clips), size, train, self.seed, rank, world, lengths, weights, crops)
         workers = self._usable_workers()
         return DataLoader(
-            self.clips(split, evaluation=not train),
+            clips,
             batch_size=None,  # the sampler yields whole batches
             sampler=sampler,
             num_workers=workers,

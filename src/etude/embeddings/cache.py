@@ -2,9 +2,8 @@
 
 The frozen layers process each clip separately, the first time that it occurs in training or evaluation. The cached
 values therefore do not depend on other clips of a batch, and no separate pass over the data is needed. The file is
-temporary and has no name. It is removed when the process ends for any reason, and cannot be confused with the cache of
-other weights. A resumed run starts a new cache. Each of several processes has its own cache, for the clips that it
-processes.
+temporary and has no name. It is removed when the process ends, and cannot be confused with that of other weights. A
+resumed run starts a new cache. Each of several processes has its own cache, for the clips that it processes.
 
 If all layers are frozen, the outputs are embeddings. They are also kept in the store that runs and `etude embed` share.
 """
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 from etude.backbones.base import Backbone, layer_indices
 from etude.data.datamodule import MusicData
-from etude.embeddings.encoders import EmbeddingStore, encoder_identity
+from etude.embeddings.encoders import EmbeddingStore, encoder_identity, encoder_name
 from etude.embeddings.readouts import Readout
 from etude.embeddings.store import FOLDER
 from etude.errors import UserError
@@ -254,7 +253,8 @@ def build_frozen_cache(
         config: The resolved config of a run whose embeddings are shared with other runs. None shares none.
 
     Raises:
-        UserError: `transfer.cache` is true, but the cache would change the training or there is too little disk space.
+        UserError: `transfer.cache` is true, but the cache would change the training or there is too little disk space;
+            or the outputs are not finite.
     """
     transfer = learner.transfer
     if transfer is None or not transfer.cache or (transfer.cache == "auto" and not transfer.freezes_permanently):
@@ -285,9 +285,7 @@ def build_frozen_cache(
 
 
 def share_embeddings(learner: PartlyFrozen, data: MusicData, config: Mapping[str, Any]) -> SharedEmbeddings | None:
-    """Return the embeddings that runs share, for a frozen backbone.
-
-    None if the pack is read-only, or if the read-out has learned weights.
+    """Return the embeddings that runs share. None if the pack is read-only, or if the read-out has learned weights.
 
     Args:
         learner: The network.
@@ -306,7 +304,8 @@ def share_embeddings(learner: PartlyFrozen, data: MusicData, config: Mapping[str
             data.feature.front, columns, learner.backbone, tensors, device, config["backbone"], readout, precision
         )
 
-    name = (config.get("choices") or {}).get("backbone") or type(learner.backbone).__name__
+    backbone = (config.get("choices") or {}).get("backbone") or type(learner.backbone).__name__
+    name = encoder_name(backbone, config["backbone"], (config.get("transfer") or {}).get("init_from"))
     return SharedEmbeddings(options.packs / FOLDER, data.pack.index["content"].tolist(), name, identity)
 
 
@@ -332,6 +331,9 @@ def measure_frozen_output(learner: PartlyFrozen, data: MusicData, split_step: in
 
     Returns:
         Approximate size of the outputs for all clips, in bytes; and whether both modes have equal outputs.
+
+    Raises:
+        UserError: The outputs are not finite.
     """
     row = int(data.rows("train")[0])
     clip = torch.tensor(data.pack.clip(row)[:, data.feature.columns])[None]
@@ -340,6 +342,9 @@ def measure_frozen_output(learner: PartlyFrozen, data: MusicData, split_step: in
         train_output, _ = forward_to_split(learner.train().backbone, split_step, x, learner.readout)
         eval_output, _ = forward_to_split(learner.eval().backbone, split_step, x, learner.readout)
     learner.train()
+    if not eval_output.isfinite().all():
+        clip_id = data.pack.index["id"].iloc[row]
+        raise UserError(f"backbone: its frozen layers have no finite output for the clip {clip_id}; check this clip")
     # embeddings have the same size for each clip, and states between two layers grow with the frames
     ratio = len(data.pack.lengths) if split_step is None else data.pack.lengths.sum() / clip.shape[1]
     return train_output.nbytes * float(ratio), torch.equal(train_output, eval_output)

@@ -6,6 +6,7 @@ import hashlib
 import struct
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from etude.audio.frontend import FrontEnd
 from etude.config.compose import conf_dir, open_hydra, plain_config
 from etude.config.instantiate import make, resolve
 from etude.config.override_errors import format_errors, override_errors
-from etude.config.stored import RECIPE_GROUPS
+from etude.config.stored import RECIPE_GROUPS, weights_name
 from etude.embeddings.store import LIMIT, RecordStore
 from etude.errors import UserError
 
@@ -147,6 +148,21 @@ def encoder_identity(
         "matmul": get_float32_matmul_precision() if device.type != "cpu" else "highest",  # TF32 in training
         "libraries": {name: version(name) for name in backbone.libraries},
     }
+
+
+def encoder_name(backbone: str, settings: Mapping[str, Any], source: str | None = None) -> str:
+    """Return the name of an encoder for listings, its backbone and its initial weights, such as `musicnn msd`.
+
+    Args:
+        backbone: Option of the config group `backbone`.
+        settings: Config of the backbone.
+        source: The run, checkpoint or export from which its weights were copied, or None.
+    """
+    path = PurePath(source) if source else None
+    weights = (
+        weights_name(settings) if path is None else path.parent.parent.name if path.suffix == ".ckpt" else path.name
+    )
+    return f"{backbone} {weights}" if weights else backbone
 
 
 def windows_identity(front: FrontEnd, windows: Mapping[str, Any]) -> dict[str, Any]:

@@ -191,7 +191,7 @@ class StoreSummary:
     Args:
         folder: Folder of the store.
         kind: `embeddings` or `files`.
-        model: Name of the encoder.
+        model: Name of the encoder, such as `musicnn msd`.
         readout: Read-out of the encoder, such as `all_mean_std`, or `default`; "" for a store of files.
         entries: Number of different keys.
         size: Size in bytes.
@@ -232,14 +232,16 @@ def clear_stores(root: Path, model: str | None = None, older_than: float | None 
 
     Args:
         root: Folder of all stores.
-        model: Name of the encoder whose stores are removed. None removes the stores of all encoders.
+        model: Name of the encoder whose stores are removed, such as `musicnn msd`, or of its backbone. None removes the
+            stores of all encoders.
         older_than: Number of days; stores that were used since then are kept. None removes them as well.
     """
     before = time.time() - (older_than or 0.0) * DAY
     selected = [
         store
         for store in list_stores(root)
-        if model in (None, store.model) and (older_than is None or store.last_used < before)
+        if model in (None, store.model, store.model.partition(" ")[0])
+        and (older_than is None or store.last_used < before)
     ]
     return [store for store in selected if _remove_store(store.folder)]
 

@@ -116,6 +116,30 @@ def out_of_fold_predictions(
     return predictions
 
 
+def constant_score(folds: Sequence[tuple[np.ndarray, np.ndarray]], y: np.ndarray, score: str) -> float:
+    """Return the score of the predictions for the clips of each fold that ignore the features.
+
+    They are the mean, the most frequent class or, as probabilities, the frequencies of the classes of the other clips.
+    Equal probabilities of these classes are used if they are better.
+
+    Args:
+        folds: Clips of each fold for training and for prediction.
+        y: Class names or numbers (n,).
+        score: Name of the score, see `score_predictions`.
+    """
+    classes, codes = np.unique(y, return_inverse=True)
+    probabilities = score == "log_loss"
+    shape, dtype = ((len(y), len(classes)), np.float64) if probabilities else (len(y), y.dtype)
+    pred, equal = np.zeros(shape, dtype), np.zeros(shape, dtype)
+    for train, test in folds:
+        counts = np.bincount(codes[train], minlength=len(classes))
+        if probabilities:
+            pred[test], equal[test] = counts / len(train), (counts > 0) / np.count_nonzero(counts)
+        else:
+            pred[test] = equal[test] = y[train].mean() if score == "mse" else classes[counts.argmax()]
+    return max(score_predictions(y, pred, score), score_predictions(y, equal, score))
+
+
 def fit_candidates(candidates: Sequence[Candidate], x: np.ndarray, y: np.ndarray, kind: str) -> Iterator[Any]:
     """Yield the fitted model of each candidate. Use it before the next one, which may change the same model.
 

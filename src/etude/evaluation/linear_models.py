@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -24,6 +24,7 @@ from etude.evaluation.linear_candidates import (
     FOLDS,
     Candidate,
     build_estimator,
+    constant_score,
     fit_estimator,
     inner_folds,
     known_values,
@@ -77,6 +78,9 @@ class LinearFit:
         n_clips: Number of clips with a true value, to which the model is fitted.
         n_folds: Number of inner folds.
         n_groups: Number of groups, each of which is in one inner fold, or 0 if the folds separate groups.
+        n_separated: Number of known groups, if the folds separate them, else 0.
+        constant_score: Score of the predictions on the inner folds that ignore the features. None if there was no
+            choice among given candidates.
     """
 
     name: str
@@ -91,6 +95,8 @@ class LinearFit:
     n_clips: int = 0
     n_folds: int = 0
     n_groups: int = 0
+    n_separated: int = 0
+    constant_score: float | None = None
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Return class names or numbers (n,) of features (n, P)."""
@@ -173,16 +179,21 @@ def fit_linear_model(
         i for i, m in enumerate(models) if (m.family, m.class_weight) == (models[0].family, models[0].class_weight)
     ]
     best, scores, predicted = alike[len(alike) // 2], [], None  # the middle penalty, if none can be chosen
+    constant = None
     if len(splits) > 1 and (len(models) > 1 or candidates):
         name = score or ("mse" if kind == "scalar" else "macro_f1")
         predictions = out_of_fold_predictions(models, splits, features, true, kind, name == "log_loss")
         scores = [round(score_predictions(true, pred, name), 9) for pred in predictions]
-        best = int(np.argmax(scores))
+        if not candidates or len(set(scores)) > 1:
+            best = int(np.argmax(scores))
+        if candidates:
+            constant = constant_score(splits, true, name)
         shape = (len(x), *predictions[best].shape[1:])
         predicted = np.full(shape, None if predictions[best].dtype.kind in "OU" else np.nan)
         predicted[known] = predictions[best]
     estimator = fit_estimator(build_estimator(models[best], kind), without_rounding_errors(features), true)
     codes = encode_groups(known_groups)
+    n_groups = int(codes.max()) + 1 if codes.max() + 1 < len(codes) else 0
     together = all(not set(codes[train]) & set(codes[test]) for train, test in splits)
     return LinearFit(
         models[best].family,
@@ -196,7 +207,9 @@ def fit_linear_model(
         tuple(scores),
         len(true),
         len(splits),
-        int(codes.max()) + 1 if together and codes.max() + 1 < len(codes) else 0,
+        n_groups if together else 0,
+        n_groups if splits and not together else 0,
+        constant,
     )
 
 
@@ -216,6 +229,53 @@ def end_of_grid(candidates: Sequence[Candidate], fit: LinearFit) -> str | None:
     for end, grid in (("strongest", alike), ("weakest", alike[::-1])):
         if len(grid) > 1 and grid[0][0] == fit.penalty and grid[0][1] - grid[1][1] > SLOPE * abs(grid[0][1]):
             return end
+    return None
+
+
+def describe_end(probe: Mapping[str, Any], grid: str = "optim.") -> str:
+    """Return a sentence about a linear probe whose penalty is at an end of the grid.
+
+    Args:
+        probe: Description of the fit in the record of a run.
+        grid: Config group with the grid; "" for a grid that is not an option.
+    """
+    penalty = ", ".join(f"{key}={value:g}" for key, value in probe["penalty"].items())
+    remedy = f"; extend {grid}{'C' if probe['score'] == 'log_loss' else 'alpha'}" if grid else ""
+    return f"the penalty {penalty} is the {probe['at_end']} of the grid, so a better one may be outside{remedy}"
+
+
+def weakness(name: str, probe: Mapping[str, Any]) -> str | None:
+    """Return one sentence about a linear probe that may predict nothing, such as one of few groups, or None.
+
+    Args:
+        name: Name of the target.
+        probe: Description of the fit in the record of a run, from `training.optimiser.LinearProbe.describe`.
+    """
+    clips, separated = f"the {probe['clips']} clips", probe.get("separated_groups")
+    more = "fit to clips of more groups" if probe["groups"] or separated else "fit to more clips"
+    scores = [candidate["inner_score"] for candidate in probe["candidates"]]
+    if not probe["penalty"]:
+        return f"{clips} have the same {name}, so the probe predicts it for all clips; fit to clips with other values"
+    middle = "so none was chosen, and the probe has the middle one"
+    if not scores:
+        return f"{clips} are too few for inner folds that compare penalties, {middle}; {more}"
+    if len(scores) > 1 and len(set(scores)) == 1:
+        return f"all penalties have the same inner score, {middle}; {more}"
+    constant, best = probe.get("constant_score"), probe.get("inner_score")
+    if (
+        constant is not None
+        and best is not None
+        and best - constant <= SLOPE * (1.0 if probe["score"] == "log_loss" else abs(constant))
+    ):
+        return (
+            f"no penalty predicts the clips of the inner folds better than a constant does, so the probe may predict "
+            f"nearly the same for all clips; {more}"
+        )
+    if separated:
+        return (
+            f"no inner folds keep the {separated} groups of {clips} together, so the chosen penalty may be too weak "
+            f"for other groups; {more}"
+        )
     return None
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from etude.backbones.vit_checkpoints import UNTRAINED
 from etude.config.instantiate import stored_config
+from etude.config.stored import weights_override
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.data.splits import group_codes
 from etude.data.training_record import ClipKeys, TrainingRecord, stored_record
@@ -42,9 +43,10 @@ def read_earlier_training(config: Mapping[str, Any], run: RunFolder | None = Non
         name = "the initial weights, whose record an earlier version did not write"
         return TrainingRecord(unknown=(name,) if config.get("transfer") else ())
     record = TrainingRecord()
-    weights = (config.get("backbone") or {}).get("weights")
-    if weights and weights != UNTRAINED:
-        record = TrainingRecord(unknown=(f"backbone.weights={Path(str(weights)).name}",))
+    backbone = config.get("backbone") or {}
+    override = weights_override(backbone)
+    if override and backbone["weights"] != UNTRAINED:
+        record = TrainingRecord(unknown=(override,))
     source = (config.get("transfer") or {}).get("init_from")
     return record if source is None else record.merged(read_record(Path(source), "transfer.init_from"))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.config.compose import program_name
+from etude.config.stored import PRETRAINED
 from etude.files.safe_read import read_checkpoint
 from etude.runs.folder import VALIDATION
 from etude.system.machine import usable_cores
@@ -229,8 +230,9 @@ def summarise_training(trainer: Trainer, learner: Learner) -> dict[str, Any]:
 
     `trainable` is the number of trained parameters, and `weights`, `embedding` and `dim` describe the embedding.
     `stopped_by` is the validation score that could end the training, which then selected the last epoch. A linear probe
-    has no epochs, and `linear_probe` with a description of the fit of each target. `layer_weights` has the learned
-    weights of the read-out's layers in the best checkpoint, by the number of the layer.
+    has no epochs, and `linear_probe` with a description of the fit of each target. `initial_heads` has those of probes
+    with which fine-tuning began. `layer_weights` has the learned weights of the read-out's layers in the best
+    checkpoint, by the number of the layer.
     """
     checkpoint: Any = trainer.checkpoint_callback
     epoch, path = None, getattr(checkpoint, "best_model_path", "")
@@ -245,12 +247,13 @@ def summarise_training(trainer: Trainer, learner: Learner) -> dict[str, Any]:
             }
     score = getattr(checkpoint, "best_model_score", None)
     stopping = [callback.monitor for callback in trainer.early_stopping_callbacks if callback.monitor]
-    weights = learner.recipe["config"]["backbone"].get("weights")
+    backbone = learner.recipe["config"]["backbone"]
+    weights = backbone.get("weights")
     probes = {name: fit.record for name, fit in getattr(learner, "probes", {}).items()}
     return {
         "parameters": sum(p.numel() for p in learner.parameters()),
         "trainable": sum(p.numel() for p in learner.parameters() if p.requires_grad),
-        "weights": None if weights is None else str(weights),
+        "weights": None if weights is None else str(backbone["model"] if weights == PRETRAINED else weights),
         "embedding": learner.readout.describe(),
         "dim": learner.readout.dim,
         "epochs": None if probes else trainer.current_epoch,
@@ -259,5 +262,6 @@ def summarise_training(trainer: Trainer, learner: Learner) -> dict[str, Any]:
         "monitor": getattr(checkpoint, "monitor", None),
         "stopped_by": next((name for name in stopping if name.startswith(VALIDATION)), None),
         **({"linear_probe": probes} if probes else {}),
+        **({"initial_heads": heads} if (heads := getattr(learner, "initial_heads", {})) else {}),
         **({"layer_weights": layer_weights} if layer_weights else {}),
     }

@@ -125,7 +125,7 @@ class FileStore:
     def __init__(self, model: Model, plan: WindowPlan, packs: Path) -> None:
         identity = windows_identity(plan.front, plan.to_dict())
         with os_errors.explain_errors(packs, os_errors.PACKS_REMEDY):
-            self._embeddings = EmbeddingStore(packs / FOLDER, model.name, model.encoder_identity)
+            self._embeddings = EmbeddingStore(packs / FOLDER, model.encoder_name, model.encoder_identity)
             self._files = RecordStore(
                 packs / FOLDER, {"kind": "files", "model": "windows of audio files", "identity": identity}
             )

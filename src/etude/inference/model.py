@@ -16,7 +16,7 @@ import numpy as np
 from etude.audio.frontend import FrontEnd
 from etude.config import instantiate
 from etude.data.audio_files import array_mismatch
-from etude.embeddings.encoders import check_encoder, encoder_identity, encoder_recipe
+from etude.embeddings.encoders import check_encoder, encoder_identity, encoder_name, encoder_recipe
 from etude.errors import UserError
 from etude.files.journal import file_hash
 from etude.inference.windows import Window, WindowPlan
@@ -188,6 +188,11 @@ class Model:
         return encoder_identity(
             self.front, recipe["columns"], network.backbone, tensors, self.device, settings, readout
         )
+
+    @property
+    def encoder_name(self) -> str:
+        """Name of the encoder for listings: the run, or the pretrained backbone and its weights."""
+        return self.name if self.checkpoint else encoder_name(self.name, self.network.recipe["config"]["backbone"])
 
     @property
     def has_clip_length(self) -> bool:

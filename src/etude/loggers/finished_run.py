@@ -42,6 +42,7 @@ def flatten_results(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> di
           group. If all groups are unknown, the number of groups is omitted.
         - `best/epoch` and `best/<monitor>`: Epoch and monitored score of the best checkpoint.
         - `linear_probe/<target>/C` or `.../alpha`: Chosen penalty of a linear probe, which has no best epoch.
+        - `initial_heads/<target>/C` or `.../alpha`: Chosen penalty of a linear probe with which fine-tuning began.
         - `seconds/...`: Durations.
     """
     flat: dict[str, float | None] = {}
@@ -53,6 +54,8 @@ def flatten_results(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> di
         for name, probe in probes.items():
             flat |= {f"linear_probe/{name}/{key}": value for key, value in probe["penalty"].items()}
     else:
+        for name, probe in (model.get("initial_heads") or {}).items():
+            flat |= {f"initial_heads/{name}/{key}": value for key, value in probe["penalty"].items()}
         flat |= {"best/epoch": model.get("best_epoch"), f"best/{model.get('monitor')}": model.get("best_score")}
     flat |= {key: model.get(key) for key in ("epochs", "parameters")}
     flat |= {f"seconds/{key}": value for key, value in record.get("seconds", {}).items()}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.evaluation import formatting
 from etude.evaluation.bootstrap import FEW_GROUPS, MIN_TEST_GROUPS, significant_sign
+from etude.evaluation.linear_models import describe_end, weakness
 from etude.evaluation.means import MEAN, targets_and_mean
 from etude.evaluation.metrics import LOWER_IS_BETTER
 from etude.evaluation.predictions import find_worst_errors
@@ -258,6 +259,7 @@ def write_report(run: RunFolder) -> Path:
             run.read_curves(), model.get("best_epoch"), model.get("monitor") or "val/score"
         ),
         "probes": [probe_section(name, probe) for name, probe in (model.get("linear_probe") or {}).items()],
+        "initial_heads": [probe_section(name, p, "") for name, p in (model.get("initial_heads") or {}).items()],
         "validation_remark": _validation_remark(record),
         "embeddings": run_figures.embedding_maps(table, metrics["targets"], pooled=bool(data.get("pooled"))),
         "card": html.markdown_to_html(data.get("card", "")),
@@ -276,12 +278,13 @@ def write_report(run: RunFolder) -> Path:
     return write_text(run.report_path, page.render(values | {"omitted": omitted}))
 
 
-def probe_section(name: str, probe: dict[str, Any]) -> dict[str, Any]:
+def probe_section(name: str, probe: dict[str, Any], grid: str = "optim.") -> dict[str, Any]:
     """Return the description of the linear probe of a target, and the inner score of each penalty.
 
     Args:
         name: Name of the target.
         probe: Its entry in the record.
+        grid: Config group with the grid of penalties; "" for a grid that is not an option.
     """
     is_label = probe["score"] == "log_loss"
     key = "C" if is_label else "alpha"
@@ -295,12 +298,7 @@ def probe_section(name: str, probe: dict[str, Any]) -> dict[str, Any]:
         )
     groups = f" that keep {probe['groups']} groups together" if probe["groups"] else ""
     folds = f" {probe['folds']} inner folds{groups}." if probe["candidates"] else ""
-    warnings = []
-    if probe.get("at_end"):
-        warnings.append(
-            f"The chosen penalty is the {probe['at_end']} of the grid, so that a better one may be outside; extend "
-            f"optim.{key}."
-        )
+    warnings = [weakness(name, probe), describe_end(probe, grid) if probe.get("at_end") else None]
     candidates = probe["candidates"]
     columns = list(dict.fromkeys(candidate.get("class_weight") for candidate in candidates))
     chosen = (probe["penalty"], probe.get("class_weight"))
@@ -316,7 +314,7 @@ def probe_section(name: str, probe: dict[str, Any]) -> dict[str, Any]:
     return {
         "title": f"Linear probe of {name}",
         "summary": f"{formatting.capitalise_first(probe['name'])}{penalty}{weights}, fitted to {clips}.{folds}",
-        "warnings": warnings,
+        "warnings": [formatting.format_sentence(text) for text in warnings if text],
         "caption": f"Inner score: {title}, over the predictions of all inner folds.",
         "key": key,
         "columns": [f"{weight} class weights" if weight else title for weight in columns],

@@ -96,13 +96,13 @@ PROBE = {
     **{"name": TEXT, "score": TEXT, "inner_score?": NUMBER_OR_NULL, "penalty": {"*": NUMBER}, "class_weight?": TEXT},
     **dict.fromkeys(("clips", "validation_clips", "folds", "groups"), COUNT),
     **{"candidates": [{"penalty": {"*": NUMBER}, "class_weight?": TEXT, "inner_score": NUMBER}]},
-    **{"seconds": NUMBER, "at_end?": TEXT},
+    **{"seconds": NUMBER, "at_end?": TEXT, "separated_groups?": COUNT, "constant_score?": NUMBER_OR_NULL},
 }
 MODEL = {
     **dict.fromkeys(("backbone?", "head?", "task?", "feature?", "monitor?", "stopped_by?"), TEXT),
     **{"parameters?": COUNT, "trainable?": COUNT, "epochs?": COUNT, "best_epoch?": COUNT, "best_score?": NUMBER},
     **{"weights?": TEXT, "embedding?": TEXT, "dim?": COUNT},
-    **{"linear_probe?": {"*": PROBE}, "layer_weights?": {"*": NUMBER}},
+    **{"linear_probe?": {"*": PROBE}, "initial_heads?": {"*": PROBE}, "layer_weights?": {"*": NUMBER}},
 }
 EARLIER_RUN = {"name": TEXT, "data": TEXT, "clips": COUNT, "validation_clips": COUNT}
 EARLIER_TRAINING = {

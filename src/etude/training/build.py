@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from etude.config.instantiate import make, make_nested
-from etude.config.stored import RECIPE_GROUPS
+from etude.config.stored import RECIPE_GROUPS, weights_override
 from etude.data.batches import Batch
 from etude.data.datamodule import MusicData
 from etude.errors import UserError
@@ -71,7 +71,7 @@ def build_learner(config: Mapping[str, Any], source: MusicData, resume: bool = F
             read.
 
     Raises:
-        UserError: Pretrained weights cannot be read, or were trained on other frames.
+        UserError: Pretrained weights cannot be read, are not finite, or were trained on other frames.
     """
     names = list(config["task"]["targets"])
     counts = source.counts()
@@ -101,8 +101,24 @@ def build_learner(config: Mapping[str, Any], source: MusicData, resume: bool = F
     if transfer is not None:
         transfer.apply(learner.backbone, learner.standardiser, front, copy=not resume)
         learner.train()  # layers that it freezes stay in evaluation mode
+    check_initial_weights(learner)
     freeze_unused(learner)
     return learner
+
+
+def check_initial_weights(learner: Learner) -> None:
+    """Check that the initial weights of the backbone are finite.
+
+    Raises:
+        UserError: A weight or a buffer is infinite or NaN.
+    """
+    tensors = learner.backbone.state_dict().items()
+    bad = [name for name, value in tensors if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        source = learner.transfer.init_from if learner.transfer is not None else None
+        key = f"transfer.init_from={source}" if source else weights_override(learner.recipe["config"]["backbone"])
+        more = f" and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
+        raise UserError(f"{key or 'backbone'}: {bad[0]}{more} of the backbone are not finite; use other weights")
 
 
 def freeze_unused(learner: Learner) -> None:

@@ -1,14 +1,11 @@
 """Linear probes: linear models that are fitted to convergence to the embeddings of a frozen backbone.
 
-A run with `optim=linear_probe` has one epoch without gradients. Its steps collect the embeddings of the complete
-clips. After the last one, the first process fits a model for each target, and all processes copy its weights into their
-linear heads. Everything else is the same as in other runs.
+A run with `optim=linear_probe` has one epoch without gradients. Its steps collect the embeddings of complete clips. The
+first process then fits a model for each target, and all processes copy its weights into their linear heads.
 
-The penalty is chosen on inner folds that keep groups together. Validation clips select nothing, so they join the
-training clips by default. Their predictions are then those of the inner folds, which are fitted without the clip.
-
-The penalty and the class weights of labels are chosen by log-loss, which is less noisy than macro-F1 for few clips. The
-penalty of scalars is chosen by the squared error.
+The penalty is chosen on inner folds that keep groups together, of labels by log-loss, which is less noisy than macro-F1
+for few clips, and of scalars by the squared error. Validation clips select nothing, so they join the training clips by
+default. Their predictions are then those of the inner folds, which are fitted without the clip.
 """
 
 from __future__ import annotations
@@ -127,10 +124,9 @@ def _check_joined(name: str, fit: LinearFit, joined: np.ndarray, groups: list[An
             f"them has a second class, and the validation clips cannot be predicted without inner folds; {remedy}"
         )
     codes = encode_groups(groups)
-    known = codes.max() + 1 < len(codes)
-    if known and not fit.n_groups and not set(codes[joined]) & set(codes[~joined]):
+    if fit.n_separated and not set(codes[joined]) & set(codes[~joined]):
         raise UserError(
-            f"optim.join_validation: no inner folds keep the {codes.max() + 1} groups of the clips with a {name} "
+            f"optim.join_validation: no inner folds keep the {fit.n_separated} groups of the clips with a {name} "
             f"together, so the predictions of the validation clips would be fitted to clips of their groups; {remedy}"
         )
 
@@ -268,7 +264,7 @@ def fit_heads(learner: Learner, table: dict[str, Tensor], probe: LinearProbe) ->
         try:
             for name, target in learner.task.targets.items():
                 fits[name] = fit_probe(probe, target, z, table[f"y.{name}"], rows, joined, groups)
-                log_fit(name, fits[name].record)
+                log_fit(name, fits[name].record, "optim." if isinstance(learner, ProbeLearner) else "")
         except UserError as error:
             message = str(error)
     fits, message = learner.trainer.strategy.broadcast((fits, message))
@@ -290,12 +286,16 @@ class ProbeStartLearner(Learner):
 
     Source: Kumar et al., 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution".
 
+    Attributes:
+        initial_heads: Description of the fit of each target; empty before the fit.
+
     Raises:
         UserError: A head is not linear or normalises the embedding, or a target has bounded outputs.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.initial_heads: dict[str, dict[str, Any]] = {}
         option = "transfer.head_init=linear_probe"
         for name, target in self.task.targets.items():
             linear_layer(self.task.heads[module_key(name)], option)
@@ -318,9 +318,21 @@ class ProbeStartLearner(Learner):
         self.eval()
         with torch.no_grad(), self.trainer.precision_plugin.forward_context():
             for batch in self.trainer.datamodule.data.loader("train"):  # type: ignore[attr-defined]
+                batch = self.trainer.precision_plugin.convert_input(batch)
                 self._collect(self.trainer.strategy.batch_to_device(batch))
-        fit_heads(self, self._gather(), LinearProbe(join_validation=False))
+        fits = fit_heads(self, self._gather(), LinearProbe(join_validation=False))
+        self.initial_heads = {name: fit.record for name, fit in fits.items()}
         self.train()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the descriptions of the initial heads to a checkpoint."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["initial_heads"] = self.initial_heads
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore these descriptions."""
+        super().on_load_checkpoint(checkpoint)
+        self.initial_heads = checkpoint.get("initial_heads") or {}
 
 
 def linear_layer(head: nn.Module, option: str = "optim=linear_probe") -> nn.Linear:

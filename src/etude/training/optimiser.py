@@ -12,7 +12,7 @@ from torch import nn
 
 from etude.evaluation.formatting import format_number
 from etude.evaluation.linear_candidates import FOLDS, Candidate
-from etude.evaluation.linear_models import LinearFit, end_of_grid
+from etude.evaluation.linear_models import LinearFit, describe_end, end_of_grid, weakness
 from etude.tasks.targets import Target
 
 log = logging.getLogger(__name__)
@@ -161,12 +161,13 @@ class LinearProbe:
         Returns:
             `name` of the model, `score` (name of the inner score), `inner_score`, `penalty`, `class_weight`,
             `candidates` with their `penalty`, `class_weight` and `inner_score`, numbers of `clips`, of
-            `validation_clips` among them, of inner `folds` and of `groups`, `seconds`, and `at_end`, the end of the
-            grid at which the penalty was chosen.
+            `validation_clips` among them, of inner `folds`, of `groups` and of `separated_groups`, `constant_score`,
+            `seconds`, and `at_end`, the end of the grid at which the penalty was chosen.
         """
         record: dict[str, Any] = {"name": fit.name, "score": PROBE_SCORES[target.kind], "inner_score": fit.score}
         record |= {"penalty": fit.penalty, "class_weight": None, "candidates": [], "at_end": None}
         record |= {"clips": fit.n_clips, "validation_clips": n_joined, "folds": fit.n_folds, "groups": fit.n_groups}
+        record |= {"separated_groups": fit.n_separated, "constant_score": fit.constant_score}
         record |= {"seconds": round(fit.seconds, 2)}
         candidates = self.candidates(target.kind)
         if fit.scores:
@@ -185,8 +186,14 @@ def _weight_name(target: Target, candidate: Candidate) -> str | None:
     return (candidate.class_weight or "equal") if target.kind == "label" else None
 
 
-def log_fit(name: str, record: Mapping[str, Any]) -> None:
-    """Log the chosen model of a target, and a warning if its penalty is at an end of the grid."""
+def log_fit(name: str, record: Mapping[str, Any], grid: str = "optim.") -> None:
+    """Log the chosen model of a target, and a warning if its penalty is at an end of the grid or it may be useless.
+
+    Args:
+        name: Name of the target.
+        record: Description of the fit.
+        grid: Config group with the grid of penalties; "" for a grid that is not an option.
+    """
     penalty = ", ".join(f"{key}={value:g}" for key, value in record["penalty"].items())
     weights = f", {record['class_weight']} class weights" if record["class_weight"] else ""
     inner = ""
@@ -197,12 +204,7 @@ def log_fit(name: str, record: Mapping[str, Any]) -> None:
     clips = f"{record['clips']} clips" + (f", {n} of them validation" if (n := record["validation_clips"]) else "")
     chosen = "".join([record["name"], f", {penalty}" if penalty else "", weights, inner])
     log.info("linear probe of %s: %s (%s, %.1f s)", name, chosen, clips, record["seconds"])
+    if text := weakness(name, record):
+        log.warning("linear probe of %s: %s", name, text)
     if record["at_end"]:
-        key = next(iter(record["penalty"]))
-        log.warning(
-            "linear probe of %s: %s is the %s penalty of the grid; extend optim.%s",
-            name,
-            penalty,
-            record["at_end"],
-            key,
-        )
+        log.warning("linear probe of %s: %s", name, describe_end(record, grid))

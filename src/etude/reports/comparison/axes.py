@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePath
 from typing import Any
 
-from etude.config.stored import flatten, readout_name, renamed_key
+from etude.config.stored import flatten, readout_name, renamed_key, weights_name
 from etude.errors import UserError
 from etude.evaluation.formatting import METRIC_ORDER, NAMES, printable
 from etude.evaluation.means import mean_name
@@ -257,8 +257,7 @@ def _pretrained(run: ComparedRun) -> str:
     if source := run.source:
         path = PurePath(source)
         return f"from {path.parent.parent.name if path.suffix == '.ckpt' else path.name}"
-    weights = nested_value(run.config, "backbone", "weights")
-    return PurePath(str(weights)).name if weights else "random"
+    return weights_name(nested_value(run.config, "backbone")) or "random"
 
 
 def _method(run: ComparedRun) -> str:

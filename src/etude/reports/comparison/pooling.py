@@ -196,7 +196,7 @@ def _pooled_record(records: list[dict[str, Any]], table: pd.DataFrame) -> dict[s
     model = {
         k: v
         for k, v in first.get("model", {}).items()
-        if k not in ("epochs", "best_epoch", "best_score", "linear_probe", "layer_weights")
+        if k not in ("epochs", "best_epoch", "best_score", "linear_probe", "initial_heads", "layer_weights")
     }
     targets = {name: _pooled_target(name, [record["targets"][name] for record in records], table, folds)
                | pooled_baselines([record["targets"][name] for record in records])
