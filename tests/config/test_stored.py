@@ -73,22 +73,6 @@ def test_readout_has_the_name_of_its_option(readout: dict[str, object] | None, n
 
 
 @pytest.mark.parametrize(
-    ("choice", "source", "name"),
-    [
-        ("demo", {}, "demo"),
-        ("gtzan", {"path": "music/genres"}, "gtzan"),
-        ("folder", {"path": "music/My Rock/"}, "My Rock"),
-        ("folder", {"path": "???"}, "folder"),
-        ("table", {"table": "lists/clips.v2.csv", "name": None}, "clips.v2"),
-        ("table", {"table": "lists/clips.csv", "name": "ratings"}, "ratings"),
-        ("pack", {"path": "outputs/packs/demo-1"}, "demo-1"),
-    ],
-)
-def test_run_folder_has_the_name_of_the_data(choice: str, source: dict[str, str | None], name: str) -> None:
-    assert stored.data_name(choice, OmegaConf.create({"source": source})) == name
-
-
-@pytest.mark.parametrize(
     ("overrides", "name"), [((), "t_b_f"), (("readout=all_mean_std",), "t_b_f_all_mean_std"),
                             (("readout.layers=[1]",), "t_b_f_layer_1")]
 )  # fmt: skip

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from etude.errors import UserError
 from etude.experiment import start
 from etude.system.distributed import (
+    data_name,
     dated_folders,
     experiment_name,
     folder_name,
@@ -58,6 +60,22 @@ def test_other_names_become_one_path_component(name: str) -> None:
 def test_different_names_have_different_folder_names() -> None:
     names = ["lab/run1", "lab-run1", "lab\\run1", "lab?run1", "x" * 300, "x" * 301, "run", " run", "run "]
     assert len({folder_name(name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("choice", "source", "name"),
+    [
+        ("demo", {}, "demo"),
+        ("gtzan", {"path": "music/genres"}, "gtzan"),
+        ("folder", {"path": "music/My Rock/"}, "My Rock"),
+        ("folder", {"path": "???"}, "folder"),
+        ("table", {"table": "lists/clips.v2.csv", "name": None}, "clips.v2"),
+        ("table", {"table": "lists/clips.csv", "name": "ratings"}, "ratings"),
+        ("pack", {"path": "outputs/packs/demo-1"}, "demo-1"),
+    ],
+)
+def test_run_folder_has_the_name_of_the_data(choice: str, source: dict[str, str | None], name: str) -> None:
+    assert data_name(choice, OmegaConf.create({"source": source})) == name
 
 
 def test_folders_for_names_with_slashes_are_in_outputs(tmp_path: Path) -> None:

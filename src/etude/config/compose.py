@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 RESOLVERS = {  # functions by the name that configs call them with; they are imported when a config calls them
     "checkpoint_front": "etude.embeddings.checkpoints.front_values",
-    "data_name": "etude.config.stored.data_name",
+    "data_name": "etude.system.distributed.data_name",
     "checkpoint_config": "etude.embeddings.checkpoints.network_values",
     "fold_names": "etude.data.from_overrides.fold_names",
     "readout_suffix": "etude.config.stored.readout_suffix",

@@ -101,23 +101,6 @@ def readout_suffix(readout: Mapping[str, Any] | None, default: str = "default") 
     return "" if name == default else f"_{name}"
 
 
-def data_name(choice: str, data: Any) -> str:
-    """Return the name of the data of a run, for the name of its folder.
-
-    Args:
-        choice: Option of the config group `data`.
-        data: Composed config of the data. A table, folder or pack of the user gives its own name.
-    """
-    from omegaconf import OmegaConf
-
-    if choice not in ("folder", "table", "pack"):
-        return choice
-    name, path, table = (OmegaConf.select(data, f"source.{key}") for key in ("name", "path", "table"))
-    if name:
-        return str(name)
-    return Path(str(table)).stem if table else Path(str(path or choice)).resolve().name or choice
-
-
 def weights_name(backbone: Mapping[str, Any] | None) -> str | None:
     """Return the last part of the initial weights in a config of a backbone, or None for random weights.
 

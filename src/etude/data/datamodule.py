@@ -57,8 +57,7 @@ class MusicData:
         min_seconds: Shorter clips are skipped.
         max_seconds: Longer audio files are skipped, and decoding stops there. None sets no limit.
         max_skipped: Largest accepted share of skipped clips. A collection with a larger share is refused.
-        max_clips: Prepare and use at most so many clips, for trying settings. See `Collection.sample`. None uses all. A
-            source with its own pack is not affected.
+        max_clips: Number of clips of a sample for trying settings (`Collection.sample`). None uses all clips.
         leave_out: A run or a checkpoint. The clips on which its weights were ever trained are left out of validation
             and test, as in a run that starts from these weights with transfer.overlap=drop, so that both are
             comparable.
@@ -129,8 +128,7 @@ class MusicData:
             raise ValueError(f"data.{key} needs data.crop, the length of each crop")
         if balanced_sampling is not None and source.targets.get(balanced_sampling, {}).get("kind") != "label":
             raise ValueError(f"data.balanced_sampling must name a label of this data, got {balanced_sampling!r}")
-        if max_clips is not None and isinstance(source, Collection):
-            source = source.sample(max_clips)
+        source = source.sample(max_clips) if max_clips and isinstance(source, Collection) else source
         self.source, self.feature, self.split, self.overfit = source, feature, split, overfit
         self.batch_size, self.eval_batch_size, self.workers, self.seed = batch_size, eval_batch_size, workers, seed
         self.crop = None if crop is None else max(1, round(crop * (1 if beats else feature.front.frames_per_second)))
@@ -164,8 +162,7 @@ class MusicData:
         self._assign(self.split.plan(self.pack.index, list(self.targets)))
         self._log_unlearnable_classes()
         self.y = {name: _target_tensor(self.pack.index[name].to_numpy(), spec) for name, spec in self.targets.items()}
-        name = self.balanced_sampling
-        if name is not None and not (self.y[name][self.rows("train")] >= 0).any():
+        if (name := self.balanced_sampling) and not (self.y[name][self.rows("train")] >= 0).any():
             raise DataError(f"data.balanced_sampling={name}: no training clip has a {name}; set it to null")
         self.mean, self.std = self._statistics()
 

@@ -26,8 +26,7 @@ from etude.files import os_errors
 LIST_NAME = ".etude-files"
 DRAFT_SUFFIX = ".part"  # a draft is named `.<name>.<process>.part`, and is owned if <name> is in the list
 _DRAFT_NAME = re.compile(rf"(.*/)?\.([^/]+)\.\d+{re.escape(DRAFT_SUFFIX)}")
-# absolute paths that this process created; threads write files, so loops use a copy, which is made in one step
-_created: set[str] = set()
+_created: set[str] = set()  # absolute paths that this process created; loops use a copy, because threads add paths
 _folders: set[str] = set()  # absolute paths of the output folders that this process opened
 # by folder: size and modification time of its list, and the listed paths
 _listed: dict[str, tuple[tuple[int, int], frozenset[str]]] = {}

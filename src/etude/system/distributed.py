@@ -184,6 +184,23 @@ def experiment_name(experiment: str | None, default: str) -> str:
     return f"{first}_{rest.rpartition('/')[2]}" if rest else first
 
 
+def data_name(choice: str, data: Any) -> str:
+    """Return the name of the data of a run, for the name of its folder.
+
+    Args:
+        choice: Option of the config group `data`.
+        data: Composed config of the data. A table, folder or pack of the user gives its own name.
+    """
+    from omegaconf import OmegaConf
+
+    if choice not in ("folder", "table", "pack"):
+        return choice
+    name, path, table = (OmegaConf.select(data, f"source.{key}") for key in ("name", "path", "table"))
+    if name:
+        return str(name)
+    return Path(str(table)).stem if table else Path(str(path or choice)).resolve().name or choice
+
+
 def dated_folders(outputs: str, name: str) -> Iterator[Path]:
     """Yield paths `<date>_<name>_<suffix>` for a new folder.
 
