@@ -10,10 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from etude.data.audio_files import ARRAY_SUFFIXES, SUFFIXES, SkippedItem, as_text, clip_id, is_array, search_audio_files
-from etude.data.collection import existing_path, expand_path, log_skipped_items
+from etude.data.collection import expand_path, locate_listed, log_skipped_items
 from etude.data.sources import patreco
 from etude.data.table_reader import read_table
 from etude.errors import UserError
@@ -225,7 +224,7 @@ def _read_list(path: Path) -> list[Path]:
     lines = [line for line in lines if line]
     if not lines:
         raise UserError(f"{path}: lists no files; add a path per line or row")
-    return [_resolve_entry(path.parent, line) for line in lines]
+    return [locate_listed(line, [path.parent, Path()]).path for line in lines]
 
 
 def _read_playlist(path: Path) -> list[str]:
@@ -285,37 +284,6 @@ def divide_files(files: Sequence[Path], size: int, count: int) -> list[Sequence[
         shards.append(files[start:end])
         start = end
     return shards
-
-
-def _resolve_entry(folder: Path, line: str) -> Path:
-    """Return the path of a list entry, in the first interpretation that exists, else the literal path.
-
-    An entry is interpreted literally, with ~ as the home folder, with backslashes (Windows) as slashes, and with %20 as
-    a space. A `file:` URL is always decoded as one.
-    """
-    if line.lower().startswith("file:"):
-        address = line[5:]
-        if address.startswith("//"):  # followed by a host name, usually empty
-            address = "/" + address[2:].partition("/")[2]
-        literal = existing_path(folder / address)
-        return literal if os.path.lexists(literal) else existing_path(folder / unquote(address))
-    literal = folder / line
-    variants = dict.fromkeys(form for text in (line, unquote(line)) for form in (text, text.replace("\\", "/")))
-    for variant in variants:
-        for path in (folder / variant, _expand_home(variant)):
-            if path is not None and os.path.lexists(path := existing_path(path)):
-                return path
-    return _expand_home(line) or literal
-
-
-def _expand_home(line: str) -> Path | None:
-    """Return a path with ~ or ~user expanded. None if it does not begin with ~, or there is no such user."""
-    if not line.startswith("~"):
-        return None
-    try:
-        return Path(line).expanduser()
-    except RuntimeError:
-        return None
 
 
 def name_runs(runs: Sequence[Path]) -> list[str]:
