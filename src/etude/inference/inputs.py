@@ -16,6 +16,7 @@ from etude.data.collection import expand_path, locate_listed, log_skipped_items
 from etude.data.sources import patreco
 from etude.data.table_reader import read_table
 from etude.errors import UserError
+from etude.evaluation.formatting import printable
 from etude.files import ownership
 from etude.files.journal import file_stamp
 from etude.runs.folder import RunFolder, find_weights, run_of
@@ -297,3 +298,10 @@ def name_runs(runs: Sequence[Path]) -> list[str]:
     names = [path.resolve().name if path.is_dir() else path.resolve().stem for path in runs]
     distinct = len({name.casefold() for name in names}) == len(names)  # some systems ignore case in names
     return names if distinct else [f"{i}_{name}" for i, name in enumerate(names, 1)]
+
+
+def print_run_name(name: str) -> None:
+    """Print the name of one of several runs, above the summary of its predictions."""
+    from rich.console import Console
+
+    Console(highlight=False, soft_wrap=True).print(f"\n{printable(name)}:", markup=False)
