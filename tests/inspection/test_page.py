@@ -248,13 +248,13 @@ def test_middle_of_a_long_clip_is_shown_by_default(make_run: MakeRun, caplog: py
     run = make_run("backbone=lstm", "backbone.hidden=4", frames=1292)
     assert main([str(run), "--clip=one"]) == 0
     numbers = read_page(run, "one")[1]
-    assert numbers["frames"] == 431  # ten seconds
+    assert numbers["frames"] == 430  # ten seconds
     shown = "Shown are 10.0 to 20.0 of 30.0 seconds. The predictions of the complete clip can differ; --crop 30 shows "
     shown += "it."
     assert numbers["note"] == shown
     assert f"one: {shown}" in caplog.text
-    assert "Attributions of 1 outputs: 7 batches" in caplog.text  # the progress, also without a terminal
-    assert "Attributions of 1 outputs: 7 of 7 batches" in caplog.text
+    assert "Attributions: 7 batches" in caplog.text  # the progress, also without a terminal
+    assert "Attributions: 7 of 7 batches" in caplog.text
 
 
 def test_time_of_long_attributions_is_estimated(caplog: pytest.LogCaptureFixture) -> None:

@@ -295,7 +295,7 @@ def draw_attributions(
     gradients, cam = AttributionFigures(), AttributionFigures()
     maps, net = last_feature_maps(network, x), network.backbone
     count = len(outputs) * (-(-STEPS // BATCH_SIZE) + 1)  # batches of points, and the outputs at both ends
-    progress = track(range(count), count, f"Attributions of {len(outputs)} outputs", "batches")
+    progress = track(range(count), count, "Attributions", "batches")
     for number, (name, index, title) in enumerate(outputs):
         output = output_function(network, name, index)
         attribution = integrated_gradients(lambda points, output=output: (next(progress, None), output(points))[1], x)

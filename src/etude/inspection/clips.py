@@ -104,7 +104,9 @@ def crop_clip(clip: Clip, run: InspectedRun, crop: tuple[float, float] | None) -
         if not run.front.reads_sound or n_frames <= round(length):
             return clip
         crop = (n_frames - length) / 2 / rate, (n_frames + length) / 2 / rate
-        cropped = f" The predictions of the complete clip can differ; --crop {math.ceil(n_frames / rate)} shows it."
+        cropped = (
+            f" The predictions of the complete clip can differ; --crop {math.ceil(round(n_frames / rate, 1))} shows it."
+        )
     start, end = round(crop[0] * rate), min(round(crop[1] * rate), n_frames)
     if start >= end:
         raise UserError(
