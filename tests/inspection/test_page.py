@@ -262,4 +262,4 @@ def test_time_of_long_attributions_is_estimated(caplog: pytest.LogCaptureFixture
     log_estimate(9.0)
     assert not caplog.records
     log_estimate(150.0)
-    assert "attributions take about 2 min 30 s on this machine; a shorter --crop takes less" in caplog.text
+    assert "attributions take up to 2 min 30 s on this machine; a shorter --crop takes less" in caplog.text
