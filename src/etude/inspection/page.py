@@ -224,7 +224,7 @@ def log_estimate(seconds: float) -> None:
     """Log the estimated time of the attributions if it is long.
 
     Args:
-        seconds: Time of a traced forward and backward pass, which is an upper bound, multiplied by the number of passes.
+        seconds: Upper bound, the time of a traced forward and backward pass, multiplied by the number of passes.
     """
     if seconds > LONG_SECONDS:
         log.info("attributions take up to %s on this machine; a shorter --crop takes less", format_duration(seconds))
