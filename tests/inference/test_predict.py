@@ -319,6 +319,10 @@ def test_several_runs_are_side_by_side(
     torch.save(stored, other)
     out = tmp_path / "results"
     assert main([str(checkpoint), str(other), str(clips[0]), f"--out={out}", "--no-page"]) == 0
+    printed = capsys.readouterr().out
+    assert (
+        0 <= printed.find("best:\n") < printed.find("other:\n") < printed.rfind("energy")
+    )  # headings of the summaries
     table = pd.read_csv(out / tables.MODELS)
     for name in ("best", "other"):
         own = pd.read_csv(out / name / "files.csv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import sys
@@ -21,7 +22,7 @@ from tests.hostile import assert_harmless
 from etude.data.sources.demo import HOME
 from etude.inspection import layers
 from etude.inspection.epochs import checkpoints_by_epoch
-from etude.inspection.page import file_stem
+from etude.inspection.page import file_stem, log_estimate
 from etude.runs.folder import RunFolder
 from etude.training.build import load_learner
 
@@ -239,3 +240,26 @@ def test_names_of_a_run_are_escaped(make_run: MakeRun, tmp_path: Path) -> None:
     shown = assert_harmless(page, scripts=0)
     text = "".join(data for _, data in shown.data)
     assert all(name in text for name in (HOSTILE_ID, *HOSTILE_NAMES[:2]))
+
+
+def test_middle_of_a_long_clip_is_shown_by_default(make_run: MakeRun, caplog: pytest.LogCaptureFixture) -> None:
+    """Time and memory of a transformer grow with the square of the length, so 30 seconds took over nine minutes."""
+    caplog.set_level(logging.INFO)
+    run = make_run("backbone=lstm", "backbone.hidden=4", frames=1292)
+    assert main([str(run), "--clip=one"]) == 0
+    numbers = read_page(run, "one")[1]
+    assert numbers["frames"] == 430  # ten seconds
+    shown = "Shown are 10.0 to 20.0 of 30.0 seconds. The predictions of the complete clip can differ; --crop 30 shows "
+    shown += "it."
+    assert numbers["note"] == shown
+    assert f"one: {shown}" in caplog.text
+    assert "Attributions: 7 batches" in caplog.text  # the progress, also without a terminal
+    assert "Attributions: 7 of 7 batches" in caplog.text
+
+
+def test_time_of_long_attributions_is_estimated(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    log_estimate(9.0)
+    assert not caplog.records
+    log_estimate(150.0)
+    assert "attributions take up to 2 min 30 s on this machine; a shorter --crop takes less" in caplog.text

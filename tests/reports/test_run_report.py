@@ -227,3 +227,28 @@ def test_members_of_an_ensemble_are_told_apart(names: tuple[str, str], shown: st
     (copy / "record.json").write_text(json.dumps(record))
     page, _ = build_report(copy)
     assert f"Mean of 2 runs: {shown}." in page.text
+    assert "<a href=" not in read_note(copy)
+
+
+def read_note(run: Path) -> str:
+    """Return the HTML of the note on the members of an ensemble."""
+    return (run / "report.html").read_text("utf-8").partition("Mean of 2 runs: ")[2].partition("Each test clip")[0]
+
+
+def test_members_of_an_ensemble_are_linked_if_they_exist(run: Path, tmp_path: Path) -> None:
+    """Links are relative, so that they work after the folders were moved together."""
+    copy = Path(shutil.copytree(run, tmp_path / "sweep" / "ensemble"))
+    for name in ("0_a b", "1_<c>"):
+        shutil.copytree(run, tmp_path / "sweep" / name)
+    (tmp_path / "sweep" / "1_<c>" / "report.html").unlink(missing_ok=True)
+    (tmp_path / "sweep" / "0_a b" / "report.html").touch()
+    record = json.loads((copy / "record.json").read_text())
+    members = [{"name": name, "folder": f"outputs/old/{name}"} for name in ("0_a b", "1_<c>", "2_gone")]
+    record["ensemble"] = {"members": members, "fewest": 1, "most": 2}
+    record["model"] |= {"backbone": "musicnn + efficientat", "feature": "musicnn + efficientat"}
+    (copy / "record.json").write_text(json.dumps(record))
+    build_report(copy)
+    text = (copy / "report.html").read_text("utf-8")
+    assert '<a href="../0_a%20b/report.html">0_a b</a>, <a href="../1_%3Cc%3E">1_&lt;c&gt;</a>, 2_gone' in text
+    lead = text.partition('<p class="lead">')[2].partition("</p>")[0]
+    assert lead.count("musicnn + efficientat") == 1

@@ -48,7 +48,7 @@ def inspect(
         typer.Option(
             metavar="LENGTH|FROM-TO",
             help="Part of the clip in seconds, or in beats if frames are beats.",
-            show_default="the complete clip",
+            show_default="the middle 10 seconds, or 60 beats",
         ),
     ] = None,
     checkpoint: Annotated[

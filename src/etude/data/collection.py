@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -59,6 +60,8 @@ class Collection:
         skipped_items: Rows, files and folders that the source skips. They are listed in the pack's skipped.csv.
         id_space: Archive whose ids and groups these are, such as `fma`. Clips of two collections with the same space
             and id are the same clip. None means that the ids have no meaning outside of this collection.
+        missing_note: Where the missing files were searched, or which option selects the existing files. It is added to
+            the error or warning about skipped clips.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Collection:
     locate: Locator | None = None
     skipped_items: tuple[SkippedItem, ...] = ()
     id_space: str | None = None
+    missing_note: str = ""
 
     def check(self) -> Collection:
         """Check the table and the targets.
@@ -291,23 +295,88 @@ def expand_path(path: str) -> Path:
         ) from error
 
 
-def join_inside(folder: Path, name: str, source_name: str) -> Path:
-    """Join a folder and a relative path that must stay below it.
+@dataclass(frozen=True)
+class ListedFile:
+    """File that an entry of a table or list names.
+
+    Args:
+        path: Path of the file; if it does not exist, the path in the first folder.
+        folder: Folder to which the entry is relative. None if the file does not exist or the entry is absolute.
+        exists: Whether there is such a file.
+        renamed: Whether the file exists in another Unicode form of its name.
+    """
+
+    path: Path
+    folder: Path | None = None
+    exists: bool = False
+    renamed: bool = False
+
+
+def locate_listed(entry: str, folders: Sequence[Path]) -> ListedFile:
+    """Return the file that an entry of a table or list names, in the first interpretation that exists.
+
+    An entry is interpreted literally, with ~ as the home folder, with backslashes (Windows) as slashes, and with %20 as
+    a space. A `file:` URL is always decoded as one.
+
+    Args:
+        entry: Absolute path, or path that is relative to one of the folders.
+        folders: The folders, in order.
+    """
+    if entry.lower().startswith("file:"):
+        address = entry[5:]
+        if address.startswith("//"):  # followed by a host name, usually empty
+            address = "/" + address[2:].partition("/")[2]
+        forms = dict.fromkeys((address, unquote(address)))
+        default = folders[0] / list(forms)[-1]
+    else:
+        forms = dict.fromkeys(form for text in (entry, unquote(entry)) for form in (text, text.replace("\\", "/")))
+        default = expand_home(entry) or folders[0] / entry
+    for form in forms:
+        is_absolute = Path(form).is_absolute()
+        for folder in folders[:1] if is_absolute else folders:
+            literal = folder / form
+            if os.path.lexists(path := existing_path(literal)):
+                return ListedFile(path, None if is_absolute else folder, True, path != literal)
+        if (home := expand_home(form)) is not None and os.path.lexists(path := existing_path(home)):
+            return ListedFile(path, None, True, path != home)
+    return ListedFile(existing_path(default))
+
+
+def expand_home(path: str) -> Path | None:
+    """Return a path with ~ or ~user expanded. None if it does not begin with ~, or there is no such user."""
+    if not path.startswith("~"):
+        return None
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return None
+
+
+def enclosing_pack_or_run(file: Path) -> Path | None:
+    """Return the folder of the pack or run that contains a file, or None."""
+    kinds = (("manifest.json", "frames.f16"), ("config.yaml", "record.json"))
+    folders = file.absolute().parents
+    return next((folder for folder in folders for names in kinds if all((folder / n).is_file() for n in names)), None)
+
+
+def check_inside(folder: Path, name: str, source_name: str, reason: str) -> None:
+    """Check that a path stays below a folder.
 
     Args:
         folder: The folder.
-        name: Relative path from a table, which may be untrusted.
+        name: Path from a table, which may be untrusted.
         source_name: Source of the path for error messages, such as a file and its row.
+        reason: Why only files below the folder are read.
 
     Raises:
-        DataError: The path is absolute, leads out of the folder or contains a null byte.
+        DataError: The path is absolute or leads out of the folder, also by a link.
     """
-    if "\0" in name:
-        raise DataError(f"{source_name}: path {name!r} contains a null byte, which file names cannot contain")
-    path = Path(name)
-    depth = 0
+    path = Path(name.replace("\\", "/"))
+    depth, is_outside = 0, path.is_absolute() or name[:1] == "~" or name.lower().startswith("file:")
     for component in path.parts:
         depth += -1 if component == ".." else 1
-        if depth < 0 or path.is_absolute():
-            raise DataError(f"{source_name}: path {name!r} is outside {folder}; only files below this folder are read")
-    return folder / path
+        is_outside |= depth < 0
+    if is_outside or not Path(os.path.realpath(folder / path)).is_relative_to(os.path.realpath(folder)):
+        raise DataError(
+            f"{source_name}: path {name!r} is outside {folder}; only files below this folder are read, because {reason}"
+        )

@@ -165,15 +165,16 @@ def _write_new_pack(
         )
         reasons = [entry.reason for entry in writer.entries if not entry.frames]
         missing = [f"{item.item}: {item.reason}" for item in collection.skipped_items if item.clip]
-        _check_skipped(collection.name, writer, reasons, missing, len(files), options.max_skipped)
+        _check_skipped(collection, writer, reasons, missing, len(files), options.max_skipped)
         for entry, frames in track(results, len(remaining), f"Frames of {collection.name}", "clips"):
             writer.append(entry, frames)
             if not entry.frames:
                 reasons.append(entry.reason)
-                _check_skipped(collection.name, writer, reasons, missing, len(files), options.max_skipped)
+                _check_skipped(collection, writer, reasons, missing, len(files), options.max_skipped)
         if len(reasons) == len(writer.entries):
             remove_folder(draft)
-            raise DataError(f"{collection.name}: all clips were skipped; for example {reasons[0]}")
+            note = f"; {collection.missing_note}" if collection.missing_note else ""
+            raise DataError(f"{collection.name}: all clips were skipped; for example {reasons[0]}{note}")
         hash_files = collection.reader is not read_precomputed
         table = table.drop(columns="path")
         pack = writer.finish(folder, table, {"origin": origin}, collection.skipped_items, hash_files)
@@ -181,7 +182,8 @@ def _write_new_pack(
         remove_folder(old)
     if skipped := pack.manifest["skipped"]:
         count_text = "1 clip was" if skipped == 1 else f"{skipped} clips were"
-        log.warning("%s skipped; the reasons are in %s", count_text, folder / pack_writer.SKIPPED)
+        note = f"; {collection.missing_note}" if collection.missing_note else ""
+        log.warning("%s skipped; the reasons are in %s%s", count_text, folder / pack_writer.SKIPPED, note)
     elif collection.skipped_items:
         log.info("skipped items are listed in %s", folder / pack_writer.SKIPPED)
     _log_suspects([f"{entry.id}: {entry.suspect}" for entry in writer.entries if entry.suspect], folder)
@@ -203,7 +205,7 @@ def _log_suspects(suspects: list[str], folder: Path) -> None:
 
 
 def _check_skipped(
-    name: str, writer: PackWriter, reasons: list[str], missing: list[str], count: int, share: float
+    collection: Collection, writer: PackWriter, reasons: list[str], missing: list[str], count: int, share: float
 ) -> None:
     """Check the share of skipped clips, including clips that earlier calls skipped and table rows without a file.
 
@@ -213,10 +215,11 @@ def _check_skipped(
     if len(reasons) + len(missing) > share * (count + len(missing)):
         if len(reasons) == len(writer.entries):
             remove_folder(writer.folder)
+        note = f"{collection.missing_note}; " if collection.missing_note else ""
         raise DataError(
-            f"{name}: {len(reasons) + len(missing)} of {count + len(missing)} clips were skipped, more than "
-            f"data.max_skipped={share:g} allows; for example {[*reasons, *missing][0]}; repair or remove these files, "
-            f"or increase data.max_skipped"
+            f"{collection.name}: {len(reasons) + len(missing)} of {count + len(missing)} clips were skipped, more than "
+            f"data.max_skipped={share:g} allows; for example {[*reasons, *missing][0]}; {note}repair or remove these "
+            "files, or increase data.max_skipped"
         )
 
 

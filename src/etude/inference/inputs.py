@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from etude.data.audio_files import ARRAY_SUFFIXES, SUFFIXES, SkippedItem, as_text, clip_id, is_array, search_audio_files
-from etude.data.collection import existing_path, expand_path, log_skipped_items
+from etude.data.collection import expand_path, locate_listed, log_skipped_items
 from etude.data.sources import patreco
 from etude.data.table_reader import read_table
 from etude.errors import UserError
+from etude.evaluation.formatting import printable
 from etude.files import ownership
 from etude.files.journal import file_stamp
 from etude.runs.folder import RunFolder, find_weights, run_of
@@ -225,7 +225,7 @@ def _read_list(path: Path) -> list[Path]:
     lines = [line for line in lines if line]
     if not lines:
         raise UserError(f"{path}: lists no files; add a path per line or row")
-    return [_resolve_entry(path.parent, line) for line in lines]
+    return [locate_listed(line, [path.parent, Path()]).path for line in lines]
 
 
 def _read_playlist(path: Path) -> list[str]:
@@ -287,37 +287,6 @@ def divide_files(files: Sequence[Path], size: int, count: int) -> list[Sequence[
     return shards
 
 
-def _resolve_entry(folder: Path, line: str) -> Path:
-    """Return the path of a list entry, in the first interpretation that exists, else the literal path.
-
-    An entry is interpreted literally, with ~ as the home folder, with backslashes (Windows) as slashes, and with %20 as
-    a space. A `file:` URL is always decoded as one.
-    """
-    if line.lower().startswith("file:"):
-        address = line[5:]
-        if address.startswith("//"):  # followed by a host name, usually empty
-            address = "/" + address[2:].partition("/")[2]
-        literal = existing_path(folder / address)
-        return literal if os.path.lexists(literal) else existing_path(folder / unquote(address))
-    literal = folder / line
-    variants = dict.fromkeys(form for text in (line, unquote(line)) for form in (text, text.replace("\\", "/")))
-    for variant in variants:
-        for path in (folder / variant, _expand_home(variant)):
-            if path is not None and os.path.lexists(path := existing_path(path)):
-                return path
-    return _expand_home(line) or literal
-
-
-def _expand_home(line: str) -> Path | None:
-    """Return a path with ~ or ~user expanded. None if it does not begin with ~, or there is no such user."""
-    if not line.startswith("~"):
-        return None
-    try:
-        return Path(line).expanduser()
-    except RuntimeError:
-        return None
-
-
 def name_runs(runs: Sequence[Path]) -> list[str]:
     """Return the name of each run or checkpoint, with a number before all names if they are not distinct.
 
@@ -329,3 +298,10 @@ def name_runs(runs: Sequence[Path]) -> list[str]:
     names = [path.resolve().name if path.is_dir() else path.resolve().stem for path in runs]
     distinct = len({name.casefold() for name in names}) == len(names)  # some systems ignore case in names
     return names if distinct else [f"{i}_{name}" for i, name in enumerate(names, 1)]
+
+
+def print_run_name(name: str) -> None:
+    """Print the name of one of several runs, above the summary of its predictions."""
+    from rich.console import Console
+
+    Console(highlight=False, soft_wrap=True).print(f"\n{printable(name)}:", markup=False)

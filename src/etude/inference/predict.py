@@ -162,14 +162,14 @@ def predict_by_several(options: Sequence[PredictOptions], folder: Path, command:
     ownership.check_names(folder, [tables.MODELS])
     results = []
     for name, own in zip(names, options, strict=True):
+        inputs.print_run_name(name)
         results.append(predict_files(replace(own, out=folder / name), command, return_rows=True))
         if [row["path"] for row in results[-1].rows] != [row["path"] for row in results[0].rows]:
             text = f"{names[0]} and {name} read different files, because only one of them takes arrays of frames"
             raise UserError(f"{text}; give audio files or arrays alone")
     rows = tables.join_rows(names, [result.rows for result in results])
     path = tables.write_models(folder / tables.MODELS, rows)
-    files = [file for result in results for file in result.paths]
-    return PredictResult([path, *files], max(result.n_failed for result in results), rows)
+    return PredictResult([path, *(p for r in results for p in r.paths)], max(r.n_failed for r in results), rows)
 
 
 def _check_options(options: PredictOptions, id_table: bool) -> None:

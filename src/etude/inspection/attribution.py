@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from etude.backbones.ast import AST
 from etude.backbones.base import Backbone
 from etude.embeddings.readouts import Readout
-from etude.inspection.clip_axes import ClipAxes, draw_overlay
+from etude.inspection.clip_axes import ClipAxes, draw_overlay, upsample_maps
 from etude.inspection.hooks import POOLS, forward_hooks, is_transformer_block, join_patches
 from etude.system.streams import track
 from etude.training.network import Network
@@ -294,9 +294,11 @@ def draw_attributions(
     outputs = [output for output in explained_outputs(network, predictions, y) if only in (None, output[0])]
     gradients, cam = AttributionFigures(), AttributionFigures()
     maps, net = last_feature_maps(network, x), network.backbone
-    for number, (name, index, title) in enumerate(track(outputs, len(outputs), "Attributions", "outputs")):
+    count = len(outputs) * (-(-STEPS // BATCH_SIZE) + 1)  # batches of points, and the outputs at both ends
+    progress = track(range(count), count, "Attributions", "batches")
+    for number, (name, index, title) in enumerate(outputs):
         output = output_function(network, name, index)
-        attribution = integrated_gradients(output, x)
+        attribution = integrated_gradients(lambda points, output=output: (next(progress, None), output(points))[1], x)
         cells = clip_axes.sum_over_cells(attribution.contributions.double().numpy())
         description = f"Integrated gradients for {title}, over the frames."
         gradients.figures.append((title, draw_overlay(f"ig-{number}", description, clip_axes, frames, cells)))
@@ -309,9 +311,10 @@ def draw_attributions(
             heat = grad_cam(output, module, x, max(2, net.axis), net.patch_frames).double().numpy()
             description = f"Grad-CAM at {layer} for {title}, over the frames."
             caption = title if heat.max() > 0 else f"{title} (no positive values)"
-            upsampled = _upsample_maps(heat, clip_axes)
+            upsampled = upsample_maps(heat, clip_axes)
             cam.figures.append((caption, draw_overlay(f"cam-{number}", description, clip_axes, frames, upsampled)))
             cam.numbers.append({"title": title, "layer": layer, "shape": list(heat.shape), "max": float(heat.max())})
+    next(progress, None)  # ends the progress
     return gradients, cam
 
 
@@ -333,18 +336,3 @@ def draw_attention_rollout(network: Network, x: Tensor, frames: np.ndarray, clip
         "largest": float(weights.max() / weights.mean()), "rollout": np.round(weights, 6).tolist(),
     })  # fmt: skip
     return drawn
-
-
-def _upsample_maps(grid: np.ndarray, clip_axes: ClipAxes) -> np.ndarray:
-    """Return feature maps (T', F') at the resolution of the frames (T, F) from which they were pooled."""
-    shape = clip_axes.n_frames, clip_axes.n_bins
-    time, bins = (_cell_length(count, cells) for count, cells in zip(shape, grid.shape, strict=True))
-    return clip_axes.upsample(grid, (0.0, time), (0.0, bins))
-
-
-def _cell_length(count: int, cells: int) -> float:
-    """Return the length of a cell, a power of two if pooling by it gives `cells` cells, else `count / cells`."""
-    for power in range(9):
-        if cells in (count // 2**power, -(-count // 2**power)):
-            return float(2**power)
-    return count / cells

@@ -331,3 +331,18 @@ def draw_tiles(
 def _multiply_hop(front: FrontEnd, factor: int) -> FrontEnd:
     """Return a front end with a longer hop, for the axes of averaged frames. Frames by beat have no hop."""
     return replace(front, hop_length=front.hop_length * factor) if front.sync == "none" else front
+
+
+def upsample_maps(grid: np.ndarray, clip_axes: ClipAxes) -> np.ndarray:
+    """Return feature maps (T', F') at the resolution of the frames (T, F) from which they were pooled."""
+    shape = clip_axes.n_frames, clip_axes.n_bins
+    time, bins = (_cell_length(count, cells) for count, cells in zip(shape, grid.shape, strict=True))
+    return clip_axes.upsample(grid, (0.0, time), (0.0, bins))
+
+
+def _cell_length(count: int, cells: int) -> float:
+    """Return the length of a cell, a power of two if pooling by it gives `cells` cells, else `count / cells`."""
+    for power in range(9):
+        if cells in (count // 2**power, -(-count // 2**power)):
+            return float(2**power)
+    return count / cells

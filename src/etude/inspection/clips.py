@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
     from etude.training.network import Network
 
 
-MAX_SECONDS = 60.0  # of a clip without --crop, because memory and time grow with the square of the number of frames
+log = logging.getLogger(__name__)
+# length of the default crop; memory and time grow with the square of the number of frames
+DEFAULT_SECONDS, DEFAULT_BEATS = 10.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -86,25 +90,32 @@ def crop_clip(clip: Clip, run: InspectedRun, crop: tuple[float, float] | None) -
     Args:
         clip: The clip.
         run: Run whose front end computed the frames.
-        crop: Start and end in seconds (or beats). None returns the complete clip, up to MAX_SECONDS.
+        crop: Start and end in seconds (or beats). None returns the complete clip, or of a longer clip the middle
+            DEFAULT_SECONDS (or DEFAULT_BEATS).
 
     Raises:
         UserError: The clip ends before the crop starts.
     """
     rate, n_frames = run.frames_per_second, clip.x.shape[1]
     unit = "beats" if run.front.sync == "beat" else "seconds"
+    cropped = ""
     if crop is None:
-        if not run.front.reads_sound or n_frames <= MAX_SECONDS * rate:
+        length = (DEFAULT_BEATS if run.front.sync == "beat" else DEFAULT_SECONDS) * rate
+        if not run.front.reads_sound or n_frames <= round(length):
             return clip
-        note = f"{clip.note} Only the first {MAX_SECONDS:g} {unit} are shown; select others with --crop <from>-<to>."
-        return replace(clip, x=clip.x[:, : round(MAX_SECONDS * rate)], note=note.strip())
+        crop = (n_frames - length) / 2 / rate, (n_frames + length) / 2 / rate
+        cropped = (
+            f" The predictions of the complete clip can differ; --crop {math.ceil(round(n_frames / rate, 1))} shows it."
+        )
     start, end = round(crop[0] * rate), min(round(crop[1] * rate), n_frames)
     if start >= end:
         raise UserError(
             f"--crop {crop[0]:g}-{crop[1]:g}: clip {clip.id} has only {n_frames / rate:.1f} {unit}; "
             "set a crop that starts before the end of the clip"
         )
-    note = f"{clip.note} Shown are {start / rate:.1f} to {end / rate:.1f} of {n_frames / rate:.1f} {unit}."
+    shown = f"Shown are {start / rate:.1f} to {end / rate:.1f} of {n_frames / rate:.1f} {unit}.{cropped}"
+    log.info("%s: %s", clip.id, shown)
+    note = f"{clip.note} {shown}"
     return replace(clip, x=clip.x[:, start:end], start=start / rate, note=note.strip())
 
 

@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import re
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from etude.data.collection import cut_bytes
 from etude.errors import UserError
+from etude.evaluation.formatting import format_duration
 from etude.evaluation.measure import replace_non_finite
 from etude.files import os_errors, ownership
 from etude.files.atomic import write_text
@@ -29,11 +31,13 @@ from etude.inspection.attribution import (
     AttributionFigures,
     draw_attention_rollout,
     draw_attributions,
+    explained_outputs,
     is_captum_installed,
 )
 from etude.inspection.clip_axes import ClipAxes, draw_image
 from etude.inspection.clips import Clip, InspectedRun, crop_clip, decode_targets
 from etude.inspection.epochs import (
+    checkpoints_by_epoch,
     describe_checkpoints,
     draw_epochs,
     load_snapshots,
@@ -53,6 +57,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 GALLERY_CLIPS, THUMBNAIL_VALUES = 8, 4000
+LONG_SECONDS = 10.0  # estimated time of attributions that is logged
 
 
 @dataclass
@@ -62,7 +67,7 @@ class InspectOptions:
     Args:
         run: A run folder.
         clips: Ids of clips, and audio files.
-        crop: Start and end in seconds (or beats); None for the complete clip.
+        crop: Start and end in seconds (or beats); None for the middle of a long clip, see `crop_clip`.
         checkpoint: `best`, `last`, or the path of a checkpoint.
         out: Folder of the pages; None for the run folder.
     """
@@ -158,7 +163,11 @@ def _write_page(run: InspectedRun, clip: Clip, out: Path, command: str) -> Path:
     log.info("%s: %d frames", clip.id, clip.x.shape[1])
     network, has_captum = run.network, is_captum_installed()
     clip_axes = ClipAxes(run.front, run.columns, clip.x.shape[1], clip.start)
+    start = time.monotonic()
     result, frames = trace(network, clip.x, clip.y), clip_axes.rescale_chroma(clip.x[0].numpy())
+    if has_captum:
+        n_outputs = len(explained_outputs(network, result.predictions, clip.y)) + len(checkpoints_by_epoch(run.files))
+        log_estimate(n_outputs * STEPS * (time.monotonic() - start))
     gradients: AttributionFigures | None = None
     cam: AttributionFigures | None = None
     if has_captum:
@@ -209,6 +218,16 @@ def _write_page(run: InspectedRun, clip: Clip, out: Path, command: str) -> Path:
         text = json.dumps(replace_non_finite(content), indent=1, ensure_ascii=False)
         write_text(path.with_name(f"{path.stem}.json"), f"{text}\n")
         return write_text(path, page)
+
+
+def log_estimate(seconds: float) -> None:
+    """Log the estimated time of the attributions if it is long.
+
+    Args:
+        seconds: Upper bound, the time of a traced forward and backward pass, multiplied by the number of passes.
+    """
+    if seconds > LONG_SECONDS:
+        log.info("attributions take up to %s on this machine; a shorter --crop takes less", format_duration(seconds))
 
 
 def _outputs(

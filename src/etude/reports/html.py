@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import html
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from etude.evaluation import formatting
 
@@ -151,3 +154,25 @@ def _convert_inline(escaped: str) -> str:
     for pattern, replacement in INLINE_PATTERNS:
         escaped = pattern.sub(replacement, escaped)
     return escaped
+
+
+def link_members(members: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[str, str]]:
+    """Return text and relative address of each member of an ensemble, with the address "" if its folder is missing.
+
+    Args:
+        members: Name of each member, and its folder relative to the working folder when the ensemble was made.
+        folder: Folder of the ensemble. Members in its parent folder are also found after a sweep was moved.
+    """
+    names = [str(member["name"]) for member in members]
+    links = []
+    for name, member in zip(names, members, strict=True):
+        places = (Path(member["folder"]), folder.parent / Path(member["folder"]).name)
+        text = name if len(set(names)) == len(names) else str(member["folder"])
+        found = next((place for place in places if (place / "config.yaml").is_file()), None)
+        link = {"text": text, "address": ""}
+        if found is not None:
+            relative = Path(os.path.relpath(found.resolve(), folder.resolve()))
+            page = relative / "report.html" if (found / "report.html").is_file() else relative
+            link["address"] = quote(page.as_posix())
+        links.append(link)
+    return links

@@ -32,7 +32,7 @@ from etude.evaluation.score_summary import (
 )
 from etude.files.atomic import write_text
 from etude.reports import figures, html, run_figures, worst_errors
-from etude.reports.html import load_template
+from etude.reports.html import link_members, load_template
 from etude.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -270,6 +270,7 @@ def write_report(run: RunFolder) -> Path:
         "few_groups": FEW_GROUPS,
         "earlier_training": [*describe_copies(record), *describe_earlier_training(record)],
         "min_test_groups": MIN_TEST_GROUPS,
+        "members": link_members((record.get("ensemble") or {}).get("members") or [], run.path),
         "groups_known": known_groups(data, metrics["targets"]),
     }
     page = load_template("report.html.j2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ import pandas as pd
 import pytest
 from tests.data.sources.tables import GENRES, Make, six_clips, write_table
 
+from etude.audio.log_mel import LogMelChroma
 from etude.data.audio_files import SkippedItem
+from etude.data.pack import PackOptions
+from etude.data.packing import prepare_pack
 from etude.data.sources.table import collection
 from etude.errors import DataError
 
@@ -93,10 +97,92 @@ def test_ids_are_paths_without_suffix(make_collection: Make, tmp_path: Path) -> 
     assert table["path"][2] == str(audio / "jazz/c.wav")
 
 
-@pytest.mark.parametrize("path", ["../a.wav", "x/../../a.wav", "/etc/a.wav", "..\\a.wav"])
-def test_paths_stay_inside_folder(make_collection: Make, path: str) -> None:
-    with pytest.raises(DataError, match=r"My clips\.csv, row 4: path '.*' is outside "):
+def place_files(tmp_path: Path, *paths: str) -> None:
+    """Create empty files at paths below a folder."""
+    for path in paths:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+
+
+def test_paths_are_absolute_or_relative_to_known_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A path is relative to the first of three folders that has the file."""
+    caplog.set_level(logging.INFO)
+    place_files(tmp_path, "home/all.wav", "home/table.wav", "audio/all.wav", "audio/a b.wav", "work/all.wav",
+                "work/w/x.wav", "elsewhere/y.wav", "user/z.wav")  # fmt: skip
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    paths = ["all.wav", "table.wav", "a b.wav", "w\\x.wav", f"{tmp_path}/elsewhere/y.wav", "~/z.wav"]
+    columns = six_clips(path=paths)
+    table = write_table(tmp_path / "home", columns)
+    source = collection(table, audio=str(tmp_path / "audio"))
+    expected = ["audio/all.wav", "home/table.wav", "audio/a b.wav", "work/w/x.wav", "elsewhere/y.wav", "user/z.wav"]
+    assert [str(Path(path).absolute()) for path in source.table["path"]] == [str(tmp_path / path) for path in expected]
+    assert source.table["id"].tolist() == ["all", "table", "a b", "w/x", f"{tmp_path}/elsewhere/y", "~/z"]
+    assert source.missing_note == ""
+    (line,) = [record.message for record in caplog.records if "paths of clips" in record.message]
+    assert line == (
+        f"{table}: paths of clips: 2 relative to data.source.audio ({tmp_path}/audio), 1 relative to the folder of the "
+        f"table ({tmp_path}/home), 1 relative to the working folder ({tmp_path}/work), 2 absolute"
+    )
+    columns["path"][0] = "../work/w/x.wav"
+    assert Path(collection(write_table(tmp_path / "home", columns)).table["path"][0]).samefile("w/x.wav")
+
+
+def test_addresses_of_files_are_read(make_collection: Make, tmp_path: Path) -> None:
+    place_files(tmp_path, "a b.wav", "c/d.wav")
+    paths = [f"file://{tmp_path}/a%20b.wav", f"file://localhost{tmp_path}/c/d.wav", f"{tmp_path}/e.wav"]
+    table = make_collection(six_clips(path=[*paths, "3.wav", "4.wav", "5.wav"])).table
+    assert table["path"].tolist()[:3] == [str(tmp_path / name) for name in ("a b.wav", "c/d.wav", "e.wav")]
+    assert table["id"].tolist()[:3] == ["a b", "c/d", "e"]  # relative to the table, as far as possible
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("C:\\music\\a.wav", r"is a path of Windows; copy the file and write its path on this system"),
+        ("\\\\server\\a.wav", r"is a path of Windows; copy the file and write its path on this system"),
+        ("https://a.org/a.wav", r"is an address; download the file and write its path on this system"),
+    ],
+)
+def test_paths_of_other_systems_are_refused(make_collection: Make, path: str, message: str) -> None:
+    with pytest.raises(DataError, match=rf"My clips\.csv, row 4: path '.*' {message}"):
         make_collection(six_clips(path=["0.wav", "1.wav", path, "3.wav", "4.wav", "5.wav"]))
+
+
+def test_missing_files_name_the_searched_folders_once(make_collection: Make, tmp_path: Path) -> None:
+    (tmp_path / "sounds").mkdir()
+    source = make_collection(six_clips(), audio=str(tmp_path / "sounds"))
+    searched = (
+        f"paths were searched in data.source.audio ({tmp_path}/sounds), the folder of the table ({tmp_path}), the "
+        f"working folder ({os.path.realpath('.')})"
+    )
+    assert source.missing_note == searched
+    with pytest.raises(DataError) as caught:
+        prepare_pack(source, LogMelChroma(), PackOptions(tmp_path / "packs", workers=1))
+    text = str(caught.value)
+    assert text.startswith("my-clips: 1 of 6 clips were skipped, more than data.max_skipped=0.1 allows; for example ")
+    assert text.count(searched) == 1 and f"{tmp_path}/sounds/0.wav: there is no such file; paths were" in text
+
+
+@pytest.mark.parametrize("names", [("manifest.json", "frames.f16"), ("config.yaml", "record.json")])
+def test_tables_of_packs_and_runs_stay_inside_their_folder(make_collection: Make, tmp_path: Path, names: Any) -> None:
+    """A pack or run of another user must not add other files of this machine to pages or packs."""
+    outside = tmp_path / "secret.wav"
+    outside.touch()
+    inner = tmp_path / "pack" / "tables"
+    place_files(inner, "0.wav")
+    for name in names:
+        (inner.parent / name).touch()
+    (inner / "link.wav").symlink_to(outside)
+    rest = ["3.wav", "4.wav", "5.wav"]
+    for path in ("../a.wav", "x/../../a.wav", str(outside), "..\\a.wav", "~/a.wav", f"file://{outside}", "link.wav"):
+        with pytest.raises(DataError, match=r"row 4: path '.*' is outside .*pack/tables; .* inside the pack or run "):
+            collection(write_table(inner, six_clips(path=["0.wav", "1.wav", path, *rest])))
+    source = collection(write_table(inner, six_clips()))
+    assert source.table["path"].tolist() == [str(inner / f"{i}.wav") for i in range(6)]
+    assert "working folder" not in source.missing_note
 
 
 @pytest.mark.parametrize("path", ["", ".", "  "])

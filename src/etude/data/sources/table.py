@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +15,12 @@ from etude.data.collection import (
     NO_GROUP,
     RESERVED,
     Collection,
-    existing_path,
+    ListedFile,
+    check_inside,
+    enclosing_pack_or_run,
     expand_path,
-    join_inside,
     label_target,
+    locate_listed,
     log_skipped_items,
     merge_classes,
     merged_names,
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 COLUMNS_OF_CLIPS = ("id", "path", "group", "split")  # columns that are never targets
 DESCRIPTIVE_COLUMNS = ("title", "artist", "licence", "license")  # columns that are targets only if declared
+FOREIGN = re.compile(r"(\w+://)|[A-Za-z]:[\\/]|\\\\")  # an address, or a Windows path with a drive or server
 
 Columns = dict[str, list[str]]
 
@@ -58,7 +63,9 @@ def collection(
             columns `title`, `artist`, `licence` and `license` describe clips and are targets only if `targets` names
             them. Any other column may be a target. An empty cell is a missing value; other texts are not, unless
             listed in `missing`.
-        audio: Folder to which the paths are relative. None means the folder of the table.
+        audio: Folder to which the paths are relative. A path that does not exist there, or any path if it is None, is
+            relative to the folder of the table, or else to the working folder. A path may also be absolute, unless the
+            table is inside a pack or a run.
         targets: Kind of each target by column, `label`, `scalar` or a range such as [40, 220], as a mapping or YAML
             text. None infers the targets.
         name: Name of the collection. None means the name of the file.
@@ -77,21 +84,21 @@ def collection(
         DataError: The file cannot be read, or a cell is invalid; the message names the row.
     """
     file = expand_path(table)
-    home = file.parent if audio is None else expand_path(audio)
+    folder = None if audio is None else expand_path(audio)
     cells, locations = read_table(file)
     if "path" not in cells:
         content = f"its columns are {', '.join(cells)}" if cells else "it has no columns"
         raise DataError(f"{file}: has no column named 'path'; {content}")
     if not locations:
         raise DataError(f"{file}: has a header but no rows")
-    if not home.is_dir():
-        raise DataError(f"audio: there is no folder {home}")
+    if folder is not None and not folder.is_dir():
+        raise DataError(f"audio: there is no folder {folder}")
     cells, locations, skipped_items = _drop_rows_without_path(file, cells, locations)
     cells = _clean_cells(file, cells, missing if isinstance(missing, list | tuple) else [missing])
     mapping = parse_mapping(targets, "targets")
     declared = None if mapping is None else {to_nfc(str(key)): value for key, value in mapping.items()}
     merging = {to_nfc(str(key)): value for key, value in (parse_mapping(classes, "classes") or {}).items()}
-    frame = _build_table(file, home, cells, locations, declared or {})
+    frame, missing_note = _build_table(file, folder, cells, locations, declared or {})
     official = _official_columns(file, cells, split_column, declared or {})
     frame = frame.assign(**official)
     specs = _find_targets(file, {key: cells[key] for key in cells if key not in official}, declared, merging, locations)
@@ -120,6 +127,7 @@ def collection(
         extra={key: value for key, value in extra.items() if value},
         skipped_items=tuple(skipped_items),
         id_space=id_space,
+        missing_note=missing_note,
     ).check()
 
 
@@ -169,22 +177,17 @@ def _count_values(column: pd.Series) -> dict[str, int]:
 
 
 def _build_table(
-    file: Path, home: Path, cells: Columns, locations: list[str], targets: Mapping[str, Any]
-) -> pd.DataFrame:
-    """Return a table of ids, paths, groups and descriptions, without splits and targets."""
+    file: Path, audio: Path | None, cells: Columns, locations: list[str], targets: Mapping[str, Any]
+) -> tuple[pd.DataFrame, str]:
+    """Return a table of ids, paths, groups and descriptions, and where missing files were searched, or ""."""
     import pandas as pd
 
-    paths = [cell.replace("\\", "/") for cell in cells["path"]]  # the table may have been written on Windows
     rows: dict[str, list[Any]] = {"id": [], "path": [], "group": _find_groups(file, cells, targets)}
-    other_form = []
-    for path, location in zip(paths, locations, strict=True):
-        listed = join_inside(home, path, location)
-        rows["path"].append(str(existing := existing_path(listed)))
-        if existing != listed:
-            other_form.append(path)
-    if other_form:
-        log.warning("%s: %d paths exist in another Unicode form, such as %s", file, len(other_form), other_form[0])
-    rows["id"] = cells.get("id") or [Path(path).with_suffix("").as_posix() for path in paths]
+    files, note = _locate_files(file, audio, cells["path"], locations)
+    rows["path"] = [str(listed.path) for listed in files]
+    rows["id"] = cells.get("id") or [
+        _path_id(cell, entry, file) for cell, entry in zip(cells["path"], files, strict=True)
+    ]
     seen: dict[str, str] = {}
     for clip, location in zip(rows["id"], locations, strict=True):
         if not clip:
@@ -194,7 +197,53 @@ def _build_table(
             raise DataError(f"{seen[clip]} and {location.rpartition(', ')[2]} both have id {clip!r}{hint}")
         seen[clip] = location
     rows |= {key: [cell or None for cell in cells[key]] for key in DESCRIPTIVE_COLUMNS if key in cells}
-    return pd.DataFrame(rows, dtype=object)
+    return pd.DataFrame(rows, dtype=object), note
+
+
+def _locate_files(
+    file: Path, audio: Path | None, paths: Sequence[str], locations: Sequence[str]
+) -> tuple[list[ListedFile], str]:
+    """Return the file of each row, and where missing files were searched, or "" if none is missing.
+
+    The number of files in each place is logged.
+
+    Raises:
+        DataError: A path is not a path of this system, or the table is inside a pack or a run and the path leads out.
+    """
+    home, name = (file.parent, "the folder of the table") if audio is None else (audio, "data.source.audio")
+    places = [(home, name), (file.parent, "the folder of the table"), (Path(), "the working folder")]
+    if owner := enclosing_pack_or_run(file):  # it may come from another user, and must not add files of this machine
+        del places[1:]
+    folders: dict[Path, str] = {}
+    for folder, text in places:
+        if not any(os.path.realpath(folder) == os.path.realpath(other) for other in folders):
+            folders[folder] = f"{text} ({os.path.realpath(folder)})"
+    files = []
+    for path, location in zip(paths, locations, strict=True):
+        if "\0" in path:
+            raise DataError(f"{location}: path {path!r} contains a null byte, which file names cannot contain")
+        if owner:
+            check_inside(home, path, location, f"the table is inside the pack or run {owner}")
+        listed = locate_listed(path.replace("\\", "/"), list(folders))  # the table may have been written on Windows
+        if not listed.exists and (match := FOREIGN.match(path)):
+            remedy = "is an address; download the file" if match[1] else "is a path of Windows; copy the file"
+            raise DataError(f"{location}: path {path!r} {remedy} and write its path on this system")
+        files.append(listed)
+    counts = Counter("absolute" if listed.folder is None else f"relative to {folders[listed.folder]}"
+                     for listed in files if listed.exists)  # fmt: skip
+    if counts:
+        log.info("%s: paths of clips: %s", file, ", ".join(f"{n} {kind}" for kind, n in counts.items()))
+    if renamed := [path for path, listed in zip(paths, files, strict=True) if listed.renamed]:
+        log.warning("%s: %d paths exist in another Unicode form, such as %s", file, len(renamed), renamed[0])
+    if all(listed.exists for listed in files):
+        return files, ""
+    return files, f"paths were searched in {', '.join(folders.values())}"
+
+
+def _path_id(path: str, listed: ListedFile, file: Path) -> str:
+    """Return the id of a clip without an id, its path without suffix, relative to the table if it is below it."""
+    path = str(listed.path) if path.lower().startswith("file:") else path.replace("\\", "/")
+    return Path(os.path.splitext(path.removeprefix(f"{file.absolute().parent}/"))[0]).as_posix()  # noqa: PTH122
 
 
 def _official_columns(file: Path, cells: Columns, split_column: str | None, targets: Mapping[str, Any]) -> Columns:
