@@ -12,9 +12,9 @@ import torch.nn.functional as F
 
 from etude.audio.decode import decode
 from etude.audio.frontend import FrontEnd, ImageFront
+from etude.audio.frontend_modules import valid
 from etude.audio.kaldi import ASTFront, EfficientATFront
 from etude.audio.log_mel import LogMelChroma, MusicnnFront
-from etude.audio.masks import valid
 from etude.errors import UserError
 
 FRONTS: list[tuple[FrontEnd, tuple[int, int]]] = [

@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from etude.audio.masks import MaskedBatchNorm
+from etude.audio.frontend_modules import MaskedBatchNorm
 from etude.backbones.cnn import CNN
 
 LENGTHS = torch.tensor([64, 40, 64, 17])

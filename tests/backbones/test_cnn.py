@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from etude.audio.masks import MaskedBatchNorm
+from etude.audio.frontend_modules import MaskedBatchNorm
 from etude.backbones.cnn import CNN
 
 LENGTHS = torch.tensor([33, 1, 48, 17])

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from etude.audio.decode import decode
+from etude.audio.frontend_modules import MaskedBatchNorm
 from etude.audio.log_mel import MusicnnFront
-from etude.audio.masks import MaskedBatchNorm
 from etude.backbones.musicnn import EMBEDDINGS, PATCH, Musicnn
 from etude.data.sources.demo import HOME
 from etude.embeddings.cache import forward_from_split, forward_to_split

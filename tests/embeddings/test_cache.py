@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from etude.audio.masks import valid
+from etude.audio.frontend_modules import valid
 from etude.backbones.base import Backbone
 from etude.backbones.cnn import CNN
 from etude.embeddings.cache import EmbeddingCache, SharedEmbeddings, forward_to_split

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from etude.audio.masks import valid
+from etude.audio.frontend_modules import valid
 from etude.backbones.base import Backbone
 from etude.backbones.cnn import CNN
 from etude.embeddings.readouts import Readout

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etude.audio.masks import MaskedBatchNorm, valid
+from etude.audio.frontend_modules import MaskedBatchNorm, valid
 from etude.backbones.base import Backbone, State
 
 

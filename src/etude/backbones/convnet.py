@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etude.audio.masks import valid
+from etude.audio.frontend_modules import valid
 from etude.backbones.base import Backbone, State
 
 SIDE = 4  # cells of the last pooling, in time and in frequency

@@ -15,7 +15,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etude.audio.masks import MaskedBatchNorm, valid
+from etude.audio.frontend_modules import MaskedBatchNorm, valid
 from etude.backbones.base import Backbone, State, find_weights_file, read_tag_names
 from etude.errors import UserError
 from etude.files.safe_read import read_tensors

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etude.audio.masks import valid
+from etude.audio.frontend_modules import valid
 from etude.backbones.base import Backbone, State
 from etude.backbones.hf_encoders import ASTEncoder, ClapEncoder, Encoder, WaveformEncoder, WhisperEncoder
 from etude.config.stored import PRETRAINED

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etude.audio.masks import valid
+from etude.audio.frontend_modules import valid
 
 WEIGHT_NORM = ((r"\.weight_g$", ".parametrizations.weight.original0"),
                (r"\.weight_v$", ".parametrizations.weight.original1"))  # fmt: skip

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from etude.audio.masks import valid
+from etude.audio.frontend_modules import valid
 from etude.backbones.base import Backbone, State
 
 READOUTS = ("last", "mean", "attention")

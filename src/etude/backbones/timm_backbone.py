@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etude.audio.masks import valid
+from etude.audio.frontend_modules import valid
 from etude.backbones.base import Backbone
 from etude.backbones.vit_checkpoints import check_weights_file, mismatch_error, one_channel, read_weights
 from etude.errors import UserError

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from etude.audio.masks import valid
+from etude.audio.frontend_modules import valid
 from etude.backbones.cnn import CNN
 from etude.backbones.lstm import LSTM
 from etude.backbones.musicnn import CHUNK, PATCH, Musicnn

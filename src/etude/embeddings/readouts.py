@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from etude.audio.masks import valid
+from etude.audio.frontend_modules import valid
 from etude.backbones.base import Backbone
 
 POOLINGS = {"mean": 1, "mean_std": 2, "mean_max": 2}  # number of statistics

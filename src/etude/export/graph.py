@@ -20,8 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from etude.audio.frontend import FrontEnd
-from etude.audio.frontend_modules import Resampler
-from etude.audio.masks import valid
+from etude.audio.frontend_modules import Resampler, valid
 from etude.errors import UserError, one_line_message
 from etude.tasks.targets import module_key
 

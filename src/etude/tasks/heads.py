@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from etude.audio.masks import MaskedBatchNorm
+from etude.audio.frontend_modules import MaskedBatchNorm
 from etude.tasks.loss_weighting import LossWeighting
 from etude.tasks.targets import Target, module_key
 

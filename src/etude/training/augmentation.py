@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from etude.audio.masks import valid
+from etude.audio.frontend_modules import valid
 
 
 class Mixture(NamedTuple):

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from etude.audio.masks import MaskedBatchNorm
+from etude.audio.frontend_modules import MaskedBatchNorm
 from etude.data.batches import Batch
 from etude.errors import UserError
 from etude.evaluation.bootstrap import encode_groups

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from etude.audio.masks import valid
+from etude.audio.frontend_modules import valid
 from etude.backbones.base import Backbone
 from etude.config.instantiate import NETWORK_MODULES, check_trusted, make, resolve
 from etude.embeddings.readouts import Readout
