@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.config.column_tasks import register_columns, use_column_tasks
+from etude.config.instantiate import DataColumns
 from etude.config.validation import config_errors
 from etude.errors import UserError
 
@@ -52,8 +54,7 @@ def program_name() -> str:
     """Return the training command, which is `python train.py` in a checkout, unless `etude` was called."""
     script = Path(sys.argv[0])
     is_etude = script.name == "etude" or (script.name == "__main__.py" and script.parent.name == "etude")
-    checkout = (conf_dir().parent / "train.py").is_file()
-    return "python train.py" if checkout and not is_etude else "etude train"
+    return "python train.py" if (conf_dir().parent / "train.py").is_file() and not is_etude else "etude train"
 
 
 class Composer:
@@ -65,11 +66,18 @@ class Composer:
 
     def __init__(self, hydra: Hydra) -> None:
         self._hydra = hydra
+        self.columns: DataColumns | None = None  # None if all tasks have files
 
     @property
     def loader(self) -> Any:
         """Hydra's config loader."""
         return self._hydra.config_loader
+
+    @contextmanager
+    def with_columns(self, overrides: Sequence[str], name: str) -> Iterator[None]:
+        """Add the columns of the data as options of `task` until the block ends, if a task has no file."""
+        with register_columns(self.loader, name, overrides) as self.columns:
+            yield
 
     def compose(self, overrides: Sequence[str], name: str = "train") -> DictConfig:
         """Return the composed config with Hydra's own node.
@@ -120,7 +128,8 @@ def open_hydra(folder: str | Path | None = None) -> Iterator[Composer]:
         path = create_config_search_path(str(conf_dir()))
         if folder is not None:
             path.prepend("command-line", f"file://{Path(folder).absolute()}", SearchPathQuery(provider="schema"))
-        yield Composer(Hydra.create_main_hydra2("train", path))
+        with use_column_tasks():
+            yield Composer(Hydra.create_main_hydra2("train", path))
     finally:
         Singleton._instances.pop(GlobalHydra, None)
         if before is not None:
@@ -165,7 +174,7 @@ def run_hydra(task: Callable[[Any], Any], first_callback: Callback, before_write
     import hydra
 
     register_resolvers()
-    with _patched_hydra(first_callback, before_write):
+    with use_column_tasks(), _patched_hydra(first_callback, before_write):
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
 
 
@@ -224,8 +233,6 @@ def parse_arguments(arguments: Sequence[str]) -> Namespace:
     modes = (parsed.run, parsed.multirun, parsed.cfg, parsed.info, parsed.shell_completion)
     if sum(map(bool, modes)) > 1:
         refuse("--run, --multirun, --cfg, --info and --shell-completion exclude each other; use only one of them")
-    if not unknown:
-        return parsed
     messages = []
     for argument in unknown:
         if argument.startswith("-"):
@@ -234,7 +241,9 @@ def parse_arguments(arguments: Sequence[str]) -> Namespace:
             messages.append(f"{argument}: no such flag; {hint}")
         else:
             messages.append(f"{argument}: overrides must not be separated by a flag; put all flags first")
-    raise UserError("\n".join(messages))
+    if messages:
+        raise UserError("\n".join(messages))
+    return parsed
 
 
 def plain_config(composed: DictConfig) -> dict[str, Any]:
@@ -322,11 +331,10 @@ def list_groups(folders: Sequence[Path]) -> dict[str, list[str]]:
         folders: Folders of configs. Each folder inside them is a config group.
     """
     groups: dict[str, set[str]] = {}
-    for folder in folders:
-        for path in folder.rglob("*.yaml"):
-            group = path.parent.relative_to(folder).as_posix().removeprefix(".")
-            if group and group.rpartition("/")[2] not in BASE_GROUPS:
-                groups.setdefault(group, set()).add(path.stem)
+    for folder, path in ((folder, path) for folder in folders for path in folder.rglob("*.yaml")):
+        group = path.parent.relative_to(folder).as_posix().removeprefix(".")
+        if group and group.rpartition("/")[2] not in BASE_GROUPS:
+            groups.setdefault(group, set()).add(path.stem)
     for group, option in _stored_options():
         groups.setdefault(group, set()).add(option)
     own = sorted(group for group in groups if group.partition("/")[0] != "hydra")

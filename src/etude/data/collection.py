@@ -59,6 +59,7 @@ class Collection:
         skipped_items: Rows, files and folders that the source skips. They are listed in the pack's skipped.csv.
         id_space: Archive whose ids and groups these are, such as `fma`. Clips of two collections with the same space
             and id are the same clip. None means that the ids have no meaning outside of this collection.
+        unused_columns: Reason for each column of the source that is not a target.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Collection:
     locate: Locator | None = None
     skipped_items: tuple[SkippedItem, ...] = ()
     id_space: str | None = None
+    unused_columns: dict[str, str] = field(default_factory=dict)
 
     def check(self) -> Collection:
         """Check the table and the targets.
@@ -112,6 +114,35 @@ class Collection:
                     "training and test; add clips, merge the class with another, or remove it"
                 )
         return self
+
+
+def check_kinds(name: str, targets: Mapping[str, dict[str, Any]], kinds: Mapping[str, Any] | str | None) -> None:
+    """Check that the targets of a collection are of the kinds in `data.targets`, which only tables can set.
+
+    Args:
+        name: Name of the collection.
+        targets: Specifications of its targets.
+        kinds: `label`, `scalar`, a range, or None by target.
+
+    Raises:
+        DataError: A target is missing or of another kind.
+    """
+    for key, kind in (parse_mapping(kinds, "data.targets") or {}).items():
+        spec = targets.get(column_name(key))
+        actual = (
+            None if spec is None else spec["kind"] if isinstance(kind, str) else [spec.get("low"), spec.get("high")]
+        )
+        if actual != (list(kind) if isinstance(kind, list | tuple) else kind):
+            has = ", ".join(f"{target} ({spec['kind']})" for target, spec in targets.items())
+            raise DataError(
+                f"data.targets={{{key}: {kind}}}: {name} has the targets {has}, and only data=table has columns whose "
+                "kind can be set; remove it"
+            )
+
+
+def column_name(key: Any) -> str:
+    """Return the column of a key in a config, because YAML parses the names `null`, `true` and `1` as values."""
+    return to_nfc("null" if key is None else str(key).lower() if isinstance(key, bool) else str(key))
 
 
 def slug(name: str) -> str:

@@ -33,6 +33,7 @@ from etude.training.build import (
     build_loggers,
     build_trainer,
     check_strategy,
+    check_targets,
     compile_backbone,
 )
 from etude.training.callbacks import OverfitPredictions, remedies
@@ -186,20 +187,6 @@ def interruptible() -> Iterator[None]:
         yield
     except SystemExit as stop:
         raise signals.original_interruption(stop) from stop
-
-
-def check_targets(config: Mapping[str, Any], data: MusicData) -> None:
-    """Check that the collection has all targets of the task, before its audio is decoded.
-
-    Raises:
-        UserError: A target is missing.
-    """
-    for name in config["task"]["targets"]:
-        if name not in data.targets:
-            raise UserError(
-                f"task: {data.source.name} has no target {name}; it has {', '.join(data.targets)}: select a task of "
-                f"these targets, or rename a column of the table to {name}"
-            )
 
 
 def check_labels(config: Mapping[str, Any], data: MusicData) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from etude.config.instantiate import make, make_nested
+from etude.config.instantiate import make, make_nested, resolve
 from etude.config.stored import RECIPE_GROUPS
 from etude.data.batches import Batch
 from etude.data.datamodule import MusicData
@@ -38,6 +38,28 @@ from etude.training.optimiser import LinearProbe
 from etude.training.transfer import Transfer
 
 log = logging.getLogger(__name__)
+
+
+def check_targets(config: Mapping[str, Any], data: MusicData) -> None:
+    """Check that the collection has all targets of the task and their kinds, before its audio is decoded.
+
+    Raises:
+        UserError: A target is missing, or is of another kind.
+    """
+    kinds = {name: spec["kind"] for name, spec in data.targets.items()}
+    for name, node in config["task"]["targets"].items():
+        if name not in kinds:
+            targets = ", ".join(f"{target} ({kind})" for target, kind in kinds.items())
+            raise UserError(
+                f"task: {data.source.name} has no target {name}; it has {targets}: add task={next(iter(kinds))}, or "
+                "task=auto for all of them"
+            )
+        kind = getattr(resolve(node["_target_"]), "kind", kinds[name])
+        if kind != kinds[name]:
+            raise UserError(
+                f"task: target {name} is a {kinds[name]} in this data, not a {kind} as in conf/target; rename the "
+                f"column, or declare it with data.targets={{{name}: {kind}}}"
+            )
 
 
 def build_from_recipe(recipe: Mapping[str, Any], transfer: Transfer | None = None) -> Learner:
