@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +12,15 @@ import yaml
 from tests.data.sources.tables import write_table
 
 import etude
+from etude.data.sources.demo import collection
 
 Result = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture
-def table(tmp_path: Path, clips: list[Path]) -> list[str]:
+def table(tmp_path: Path) -> list[str]:
     """Return overrides for a table of 24 demo clips with labels and scalars."""
-    paths = [str(path.relative_to("/")) for path in clips[:24]]
+    paths = [str(Path(path).relative_to("/")) for path in collection().table["path"][::8][:24]]
     columns = {
         "path": paths,
         "mood": ["happy", "sad"] * 12,
@@ -39,3 +41,12 @@ def test_run_predicts_columns_of_a_table(tmp_path: Path, table: list[str], train
     assert config["choices"]["task"] == "mood+my tempo+v1.2"
     assert list(config["task"]["targets"]) == ["mood", "my tempo", "v1.2"]
     assert config["task"]["targets"]["my tempo"]["_target_"] == "etude.tasks.targets.Scalar"
+
+
+@pytest.mark.full
+def test_sweep_over_columns_of_a_table(tmp_path: Path, table: list[str], train: Callable[..., Result]) -> None:
+    result = train(tmp_path, "-m", *table, "task=mood,'my tempo'", "backbone=lstm", "trainer.max_epochs=1")
+    assert result.returncode == 0, result.stderr
+    paths = sorted((tmp_path / "outputs").glob("*_sweep*/[01]_*/metrics.json"))
+    targets = [list(json.loads(path.read_text("utf-8"))["targets"]) for path in paths]
+    assert targets == [["mood"], ["my tempo"]]

@@ -68,7 +68,7 @@ def loader_class() -> type[Any]:
             load = repository.load_config
 
             def load_config(config_path: str) -> Any:
-                loaded = load(config_path)
+                loaded: Any = load(config_path)
                 for default in (loaded and loaded.defaults_list) or []:
                     if getattr(default, "group", "") in ("task", "/task") and isinstance(default.value, list):
                         default.value = JOIN.join(map(str, default.value))

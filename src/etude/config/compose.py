@@ -62,16 +62,15 @@ class Composer:
 
     Args:
         hydra: Hydra as created by `open_hydra`.
+
+    Attributes:
+        loader: Hydra's config loader.
+        columns: Columns of the data in `with_columns`; None if all tasks have files.
     """
 
     def __init__(self, hydra: Hydra) -> None:
-        self._hydra = hydra
-        self.columns: DataColumns | None = None  # None if all tasks have files
-
-    @property
-    def loader(self) -> Any:
-        """Hydra's config loader."""
-        return self._hydra.config_loader
+        self._hydra, self.loader = hydra, hydra.config_loader
+        self.columns: DataColumns | None = None
 
     @contextmanager
     def with_columns(self, overrides: Sequence[str], name: str) -> Iterator[None]:
@@ -331,10 +330,11 @@ def list_groups(folders: Sequence[Path]) -> dict[str, list[str]]:
         folders: Folders of configs. Each folder inside them is a config group.
     """
     groups: dict[str, set[str]] = {}
-    for folder, path in ((folder, path) for folder in folders for path in folder.rglob("*.yaml")):
-        group = path.parent.relative_to(folder).as_posix().removeprefix(".")
-        if group and group.rpartition("/")[2] not in BASE_GROUPS:
-            groups.setdefault(group, set()).add(path.stem)
+    for folder in folders:
+        for path in folder.rglob("*.yaml"):
+            group = path.parent.relative_to(folder).as_posix().removeprefix(".")
+            if group and group.rpartition("/")[2] not in BASE_GROUPS:
+                groups.setdefault(group, set()).add(path.stem)
     for group, option in _stored_options():
         groups.setdefault(group, set()).add(option)
     own = sorted(group for group in groups if group.partition("/")[0] != "hydra")

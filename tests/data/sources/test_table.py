@@ -195,7 +195,7 @@ def test_titles_and_licences_are_kept_but_not_targets(make_collection: Make, col
         ("path,genre\na.wav,x\nb.wav,x,y\n", r"t\.csv, row 3: has 3 cells, the header has 2"),
         ("path,genre\na.wav\n", r"t\.csv, row 2: has 1 cells, the header has 2"),
         ("path,genre,genre\na.wav,x,y\n", "has two columns 'genre'"),
-        ("path,title\na.wav,x\nb.wav,x\n", r"has no target column; declare one in data\.source\.targets"),
+        ("path,title\na.wav,x\nb.wav,x\n", r"has no target column; declare one in data\.targets"),
         ("path,extra\na.wav,x\nb.wav,y\n", "has no target column"),
     ],
 )
