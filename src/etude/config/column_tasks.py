@@ -57,7 +57,8 @@ def loader_class() -> type[Any]:
             except MissingConfigException as error:
                 if not (missing := _task_or_target(error)):
                     raise
-            with _registered(self, config_name, [_read_columns(self, config_name, overrides)], [missing]):
+            repository = _repository(self, config_name, overrides)
+            with _registered(repository, [_read_columns(self, config_name, overrides)], [missing]):
                 return super().load_configuration(*arguments)
 
         def _parse_overrides_and_create_caching_repo(self, config_name: str | None, overrides: list[str]) -> Any:
@@ -105,8 +106,8 @@ def register_columns(loader: Any, name: str | None, overrides: Sequence[str]) ->
     Yields:
         The columns, of all data that the sweep selects; None if all tasks and targets have files.
     """
-    parsed = _parse(overrides)
-    repository = _repository(loader, name)
+    parsed = _parse(overrides, loader)
+    repository = _repository(loader, name, overrides)
     variants = list(islice(_variants(parsed), MAX_VARIANTS))
     requested = [task for override in parsed if override.key_or_group == "task" for task in _selected_tasks(override)]
     missing = [f"task/{task}" for task in requested if not repository.config_exists(f"task/{task}")]
@@ -114,14 +115,15 @@ def register_columns(loader: Any, name: str | None, overrides: Sequence[str]) ->
     if not missing:
         yield None
         return
-    found = [_read_columns(loader, name, variant) for variant in variants]
+    of_data = dict.fromkeys(tuple(text for text in variant if not text.startswith("task=")) for variant in variants)
+    found = [_read_columns(loader, name, variant) for variant in of_data]
     columns = DataColumns(tasks=tuple(group_options(repository, "task")))
     for other in found:
         columns.targets |= other.targets
         columns.unused |= other.unused
         columns.error = columns.error or other.error
     columns.unused = {key: reason for key, reason in columns.unused.items() if key not in columns.targets}
-    with _registered(loader, name, found, missing):
+    with _registered(repository, found, missing):
         yield columns
 
 
@@ -153,8 +155,8 @@ def _read_columns(loader: Any, name: str | None, overrides: Sequence[str]) -> Da
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.types import RunMode
 
-    tasks = group_options(_repository(loader, name), "task")
-    fixed = [_first_value(override) for override in _parse(overrides) if not _is_override_of(override, GROUPS)]
+    tasks = group_options(_repository(loader, name, overrides), "task")
+    fixed = [_first_value(override) for override in _parse(overrides, loader) if not _is_override_of(override, GROUPS)]
     try:
         texts = [*(text for text in fixed if text), *(f"task={task}" for task in tasks[:1])]
         config = ConfigLoaderImpl.load_configuration(loader, name, texts, RunMode.RUN)
@@ -174,18 +176,17 @@ def _read_columns(loader: Any, name: str | None, overrides: Sequence[str]) -> Da
 
 
 @contextmanager
-def _registered(loader: Any, name: str | None, found: Sequence[DataColumns], missing: Sequence[str]) -> Iterator[None]:
+def _registered(repository: Any, found: Sequence[DataColumns], missing: Sequence[str]) -> Iterator[None]:
     """Add options for columns that have no files to Hydra's store of configs until the block ends.
 
     Args:
-        loader: Config loader.
-        name: Name of the config.
+        repository: Folders of configs.
         found: Columns of the data.
         missing: Missing options. Of them, the lists of tasks are added too.
     """
     from hydra.core.config_store import ConfigStore
 
-    store, repository = ConfigStore.instance(), _repository(loader, name)
+    store = ConfigStore.instance()
     before = {group: store.repo.get(group) for group in GROUPS}
     kinds = {column: kind for columns in found for column, kind in columns.targets.items()}
     options: dict[str, Any] = {f"target/{column}": {column: dict(TARGET_NODES[kind])} for column, kind in kinds.items()}
@@ -194,7 +195,7 @@ def _registered(loader: Any, name: str | None, found: Sequence[DataColumns], mis
     for path in missing:
         group, _, joined = path.partition("/")
         if group == "task" and joined not in tasks and JOIN in joined:
-            parts = [tasks.get(part) or _targets_of_task(repository, joined, part) for part in joined.split(JOIN)]
+            parts = [_targets_of_task(repository, joined, part) or tasks.get(part, []) for part in joined.split(JOIN)]
             if all(parts):
                 tasks[joined] = list(dict.fromkeys(target for part in parts for target in part))
     options |= {f"task/{task}": _task_node(targets) for task, targets in tasks.items()}
@@ -237,9 +238,10 @@ def _task_node(names: list[str]) -> dict[str, Any]:
     return {"defaults": [{"/target@targets": targets}, "_self_"], "monitor": "val/score", "mode": "max"}
 
 
-def _repository(loader: Any, name: str | None) -> Any:
-    """Return the folders of configs, including those that the config of this name adds."""
-    return loader._parse_overrides_and_create_caching_repo(name, [])[1]
+def _repository(loader: Any, name: str | None, overrides: Sequence[str]) -> Any:
+    """Return the folders of configs, including those that the config of this name or an override adds."""
+    folders = [text for text in overrides if text.startswith("hydra.searchpath=")]
+    return loader._parse_overrides_and_create_caching_repo(name, folders)[1]
 
 
 def group_options(repository: Any, group: str) -> list[str]:
@@ -257,12 +259,12 @@ def task_value_error(override: Override) -> str:
     return f"{override.input_line}: is not a text; to select a column of this name, use \"task='{value}'\""
 
 
-def _parse(overrides: Sequence[str]) -> list[Override]:
+def _parse(overrides: Sequence[str], loader: Any = None) -> list[Override]:
     """Return the overrides that follow Hydra's grammar. Errors of others are reported elsewhere."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    parser, parsed = OverridesParser.create(), []
+    parser, parsed = OverridesParser.create(config_loader=loader), []
     for text in overrides:
         try:
             parsed += parser.parse_overrides([text])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tests.data.sources.tables import GENRES, Make, six_clips, write_table
 
+from etude.data.collection import check_kinds
 from etude.data.sources.table import collection
 from etude.errors import DataError
 
