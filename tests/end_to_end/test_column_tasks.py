@@ -36,7 +36,7 @@ def test_run_predicts_columns_of_a_table(tmp_path: Path, table: list[str], train
     assert result.returncode == 0, result.stderr
     (folder,) = (tmp_path / "outputs").glob("*lstm*")
     run = etude.load(folder)
-    assert set(run.scores().reset_index()["target"]) == {"mood", "my tempo", "v1.2"}
+    assert set(run.scores().reset_index()["target"]) == {"mean", "mood", "my tempo", "v1.2"}
     config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
     assert config["choices"]["task"] == "mood+my tempo+v1.2"
     assert list(config["task"]["targets"]) == ["mood", "my tempo", "v1.2"]

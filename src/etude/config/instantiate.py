@@ -76,6 +76,9 @@ class DataColumns:
             option: Name of the task.
             hint: Suggestion of a similar name, or "".
         """
+        unknown = [part for part in option.split(JOIN) if part not in self.targets and part not in self.tasks]
+        if option not in self.unused and unknown:
+            option = unknown[0]
         if option in self.unused:
             return f"the column {option} cannot be a target: {self.unused[option]}"
         text = f"no such option; {hint}available: {', '.join(self.tasks)}"
