@@ -131,8 +131,7 @@ def _check_options(composer: Composer, parsed: ParsedOverride, override: Overrid
     key = parsed.text.partition("=")[0]
     group = override.key_or_group
     if group == "task" and (message := task_value_error(override)):
-        parsed.errors.append(message)
-        return
+        return parsed.errors.append(message)
     for text in values:
         is_list = text.startswith("[")
         names = text.strip("[]").split(",") if is_list else [text]
@@ -151,7 +150,8 @@ def _check_options(composer: Composer, parsed: ParsedOverride, override: Overrid
                 parsed.errors.append(f"{key}={option}: {message}")
             corrected += [near] if near else []
         if len(corrected) == len(options):
-            new = f"[{','.join(corrected)}]" if is_list else corrected[0]
+            quoted = [quote_value(option, "str") for option in corrected]
+            new = f"[{','.join(quoted)}]" if is_list else quoted[0]
             parsed.expanded.append(f"{key}={text if corrected == options else new}")
 
 
