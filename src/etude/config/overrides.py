@@ -128,10 +128,10 @@ def _renamed_existing_option(repository: Any, group: str, option: str) -> str:
 def _check_options(composer: Composer, parsed: ParsedOverride, override: Override, values: list[str]) -> None:
     """Set the errors and corrections of an override that selects options of a config group."""
     repository = composer.loader.repository
-    key = parsed.text.partition("=")[0]
-    group = override.key_or_group
+    key, group = parsed.text.partition("=")[0], override.key_or_group
     if group == "task" and (message := task_value_error(override)):
-        return parsed.errors.append(message)
+        parsed.errors.append(message)
+        return
     for text in values:
         is_list = text.startswith("[")
         names = text.strip("[]").split(",") if is_list else [text]
