@@ -17,6 +17,6 @@ def test_missing_target_is_refused_before_audio_is_decoded(
 ) -> None:
     packs = tmp_path / "packs"
     composed = config("task=digit", f"data.packs={packs}")
-    with pytest.raises(UserError, match=r"^task: demo has no target digit; it has genre, "):
+    with pytest.raises(UserError, match=r"^task: demo has no target digit; it has genre \(label\), "):
         run_experiment(composed, tmp_path / "run")
     assert not packs.exists()
