@@ -64,7 +64,9 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels, values = ["x", "y"] * 6, [*range(12)]
     columns = dict.fromkeys(("genre", "mood", "vocal", "my mood", "Größe"), labels)
     columns |= dict.fromkeys(("path", "tempo", "rating", "fold", "tension"), values)
+    columns["rating"] = [1 + i / 3 for i in range(12)]
     pd.DataFrame(columns).to_csv(tmp_path / "clips.csv", index=False)
+    (tmp_path / "wavs").mkdir()
     monkeypatch.chdir(tmp_path)
 
 

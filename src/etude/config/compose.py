@@ -64,12 +64,12 @@ class Composer:
         hydra: Hydra as created by `open_hydra`.
 
     Attributes:
-        loader: Hydra's config loader.
-        columns: Columns of the data in `with_columns`; None if all tasks have files.
+        loader, columns: Hydra's config loader, and the columns of the data in `with_columns` if a task has no file.
     """
 
     def __init__(self, hydra: Hydra) -> None:
-        self._hydra, self.loader = hydra, hydra.config_loader
+        self._hydra = hydra
+        self.loader: Any = hydra.config_loader
         self.columns: DataColumns | None = None
 
     @contextmanager
