@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from tests.browsing import launch_chromium
 from tests.skip_summary import pytest_terminal_summary  # noqa: F401  # pytest calls it at the end of a test run
 
+from etude.config.column_tasks import use_column_tasks
 from etude.config.compose import conf_dir, register_resolvers
 from etude.config.overrides import apply_probe_settings
 from etude.system.distributed import experiment_name
@@ -94,7 +95,7 @@ def config(packs: Path) -> Callable[..., dict[str, Any]]:
 
     @cache
     def compose_config(*overrides: str) -> dict[str, Any]:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        with use_column_tasks(), initialize_config_dir(str(conf_dir()), version_base="1.3"):
             composed = compose("train", overrides=[f"data.packs={packs}", *overrides, CHOICES])
         with pytest.MonkeyPatch.context() as patch:  # without the command of a test that ran Hydra in this process
             patch.setattr(HydraConfig.instance(), "cfg", None)

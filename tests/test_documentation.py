@@ -58,6 +58,19 @@ def config_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write the table whose columns are tasks in commands, into the working directory."""
+    labels, values = ["x", "y"] * 6, [*range(12)]
+    columns = dict.fromkeys(("genre", "mood", "vocal", "my mood", "Größe"), labels)
+    columns |= dict.fromkeys(("path", "tempo", "rating", "fold", "tension"), values)
+    columns["rating"] = [1 + i / 3 for i in range(12)]
+    pd.DataFrame(columns).to_csv(tmp_path / "clips.csv", index=False)
+    (tmp_path / "wavs").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("table")
 @pytest.mark.parametrize(("command", "page"), [item for item in COMMANDS if train_arguments(item[0]) is not None])
 def test_training_command_has_no_error(
     command: str, page: str, config: Callable[..., dict[str, Any]], config_folder: Path
@@ -185,7 +198,7 @@ def test_options_of_config_groups_in_inline_code_exist() -> None:
     for page in PAGES:
         for code in re.findall(r"`([^`\n]+)`", FENCE.sub("", page.read_text("utf-8"))):
             match = re.fullmatch(r"(\w+)=([\w/]+)", code)
-            if match and match[1] in groups and not match[2].isdigit():
+            if match and match[1] in groups and not match[2].isdigit() and code != "task=auto":  # has no file
                 assert (conf_dir() / match[1] / f"{match[2]}.yaml").is_file(), f"{page.name}: {code}"
                 checked += 1
     assert checked > 10

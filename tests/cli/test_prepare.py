@@ -119,7 +119,7 @@ def test_lists_and_mappings_have_the_grammar_of_hydra(folder: Path) -> None:
     assert Pack(path).index["genre"].value_counts().to_dict() == {"loud": 4, "quiet": 2}
 
 
-def test_table_is_packed(folder: Path) -> None:
+def test_table_is_packed(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_clips(folder / "my wavs")
     rows = {"path": ["rock/a.wav", "rock/b b.wav", "jazz/a.wav", "jazz/(live).wav"], "mood": [0.1, 0.9, 0.5, 0.3]}
     pd.DataFrame(rows).to_csv(folder / "my clips.csv", index=False)
@@ -131,6 +131,7 @@ def test_table_is_packed(folder: Path) -> None:
     assert main(["data=table", *arguments, "--workers=1"]) == 0
     (path,) = packs(folder)
     assert sorted(Pack(path).index["mood"]) == [0.1, 0.3, 0.5, 0.9]
+    assert caplog.messages[-1].startswith("train with: ") and caplog.messages[-1].endswith(" task=auto")  # no genre
 
 
 def test_repeated_command_decodes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def test_class_numbers_with_missing_cells_are_a_label(tmp_path: Path, caplog: py
 
 def test_integer_scale_gives_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert make_collection(tmp_path, {"rating": [*range(1, 9)] * 5}).targets["rating"]["kind"] == "label"
-    assert "if they are a scale, set data.source.targets={rating: [1, 8]}" in caplog.text
+    assert "if they are a scale, set data.targets={rating: [1, 8]}" in caplog.text
     assert (
         make_collection(tmp_path, {"rating": [*range(1, 9)] * 5}, targets={"rating": [1, 9]}).targets["rating"]["high"]
         == 9
@@ -55,12 +55,12 @@ def test_integer_scale_gives_warning(tmp_path: Path, caplog: pytest.LogCaptureFi
             "cv_fold",
             [1, 2, 3, 4],
             "it contains folds of a cross-validation; to split by it, set data.split.column=cv_fold, and to use it as "
-            "a target, set data.source.targets={cv_fold: label}",
+            "a target, set data.targets={cv_fold: label}",
         ),
         (
             "vocals",
             ["True", "False", "", "True"],
-            "it contains only False and True; to use it as a target, set data.source.targets=",
+            "it contains only False and True; to use it as a target, set data.targets=",
         ),
         ("vocals", ["yes", "no"] * 2, "it contains only no and yes"),
         ("same", ["1"] * 4, "all cells have the same value"),

@@ -15,7 +15,7 @@ from etude.experiment.stages import run_experiment
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["task=digit"], r"^task: demo has no target digit; it has genre, "),
+        (["task=digit"], r"^task: demo has no target digit; it has genre \(label\), "),
         (
             ["backbone=musicnn", "backbone.weights=gone.pt"],
             r"^backbone\.weights=gone\.pt: there is no such weights file",

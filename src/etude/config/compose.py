@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.config.column_tasks import register_columns, use_column_tasks
+from etude.config.instantiate import DataColumns
 from etude.config.validation import config_errors
 from etude.errors import UserError
 
@@ -55,8 +57,7 @@ def program_name() -> str:
     """Return the training command, which is `python train.py` in a checkout, unless `etude` was called."""
     script = Path(sys.argv[0])
     is_etude = script.name == "etude" or (script.name == "__main__.py" and script.parent.name == "etude")
-    checkout = (conf_dir().parent / "train.py").is_file()
-    return "python train.py" if checkout and not is_etude else "etude train"
+    return "python train.py" if (conf_dir().parent / "train.py").is_file() and not is_etude else "etude train"
 
 
 class Composer:
@@ -64,15 +65,21 @@ class Composer:
 
     Args:
         hydra: Hydra as created by `open_hydra`.
+
+    Attributes:
+        loader, columns: Hydra's config loader, and the columns of the data in `with_columns` if a task has no file.
     """
 
     def __init__(self, hydra: Hydra) -> None:
         self._hydra = hydra
+        self.loader: Any = hydra.config_loader
+        self.columns: DataColumns | None = None
 
-    @property
-    def loader(self) -> Any:
-        """Hydra's config loader."""
-        return self._hydra.config_loader
+    @contextmanager
+    def with_columns(self, overrides: Sequence[str], name: str) -> Iterator[None]:
+        """Add the columns of the data as options of `task` until the block ends, if a task has no file."""
+        with register_columns(self.loader, name, overrides) as self.columns:
+            yield
 
     def compose(self, overrides: Sequence[str], name: str = "train") -> DictConfig:
         """Return the composed config with Hydra's own node.
@@ -123,7 +130,8 @@ def open_hydra(folder: str | Path | None = None) -> Iterator[Composer]:
         path = create_config_search_path(str(conf_dir()))
         if folder is not None:
             path.prepend("command-line", f"file://{Path(folder).absolute()}", SearchPathQuery(provider="schema"))
-        yield Composer(Hydra.create_main_hydra2("train", path))
+        with use_column_tasks():
+            yield Composer(Hydra.create_main_hydra2("train", path))
     finally:
         Singleton._instances.pop(GlobalHydra, None)
         if before is not None:
@@ -168,7 +176,7 @@ def run_hydra(task: Callable[[Any], Any], first_callback: Callback, before_write
     import hydra
 
     register_resolvers()
-    with _patched_hydra(first_callback, before_write):
+    with use_column_tasks(), _patched_hydra(first_callback, before_write):
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
 
 

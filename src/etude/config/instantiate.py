@@ -1,16 +1,23 @@
-"""Instantiation of configs, and the check of a stored config before anything in it is called."""
+"""Instantiation of configs, the check of a stored config before anything in it is called, and the columns of data."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etude.config.stored import read_config, relocate, renamed_target
-from etude.config.validation import ROOT_KEYS, config_errors
+from etude.config.validation import ROOT_KEYS, config_errors, node_errors
 from etude.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 
 # Modules whose public names a checkpoint may call. They build networks, and do not write or download files.
 NETWORK_MODULES = (
@@ -38,6 +45,50 @@ TRUSTED_MODULES = (
     "pytorch_lightning.callbacks",
     "pytorch_lightning.trainer.trainer",
 )
+
+
+ALL = "auto"  # task of all columns that can be targets
+JOIN = "+"  # between the tasks of a list, in the name of their joined task
+KINDS = ("label", "scalar")  # kinds of targets that need no file in conf/target
+MAX_NAMES = 30  # maximum number of columns in an error message
+
+
+@dataclass
+class DataColumns:
+    """Columns of the data of a command.
+
+    Args:
+        targets: Kind of each column that can be a target, by name.
+        unused: Reason for each other column.
+        tasks: Options of conf/task.
+        error: Reason why the data cannot be read, or "".
+    """
+
+    targets: dict[str, str] = field(default_factory=dict)
+    unused: dict[str, str] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ()
+    error: str = ""
+
+    def unknown_task_error(self, option: str, hint: str = "") -> str:
+        """Return the error message for a task that is neither in conf/task nor a column that can be a target.
+
+        Args:
+            option: Name of the task.
+            hint: Suggestion of a similar name, or "".
+        """
+        unknown = [part for part in option.split(JOIN) if part not in self.targets and part not in self.tasks]
+        if option not in self.unused and unknown:
+            option = unknown[0]
+        if option in self.unused:
+            return f"the column {option} cannot be a target: {self.unused[option]}"
+        text = f"no such option; {hint}available: {', '.join(self.tasks)}"
+        if self.error:
+            return f"{text}; the columns of the data are unknown ({self.error})"
+        if set(self.targets) <= set(self.tasks):
+            return text
+        names = [f"{name} ({kind})" for name, kind in islice(self.targets.items(), MAX_NAMES)]
+        more = f" and {len(self.targets) - len(names)} more" if len(self.targets) > len(names) else ""
+        return f"{text}; and of the columns of this data: {', '.join(names)}{more}, or {ALL} for all of them"
 
 
 def make(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -147,3 +198,42 @@ def stored_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if errors := config_errors(config):
         raise UserError("\n  ".join([f"{os.path.relpath(path)}: the run cannot be resumed:", *errors]))
     return relocate(config, path.parent, overrides)
+
+
+def source_node(config: DictConfig) -> Mapping[str, Any]:
+    """Return the resolved node of the source of the data.
+
+    Raises:
+        UserError: A value is missing, invalid or cannot be resolved.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        node = OmegaConf.select(config, "data.source")
+        if node is None or not OmegaConf.is_config(node):
+            raise UserError("data.source: needs a value")
+        if missing := sorted(OmegaConf.missing_keys(node)):
+            raise UserError(f"data.source.{missing[0]}: needs a value; add data.source.{missing[0]}=... to the command")
+        source: Any = OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(str(error).splitlines()[0]) from error
+    if errors := list(node_errors("data.source", source)):
+        raise UserError("; ".join(errors))
+    return dict(source)
+
+
+def read_columns(source: Mapping[str, Any]) -> DataColumns:
+    """Return the columns of a source. Its messages are not logged, because the run logs them."""
+    logger = logging.getLogger("etude.data")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        collection = make(source)
+    finally:
+        logger.setLevel(level)
+    kinds = {name: str(spec["kind"]) for name, spec in collection.targets.items()}
+    unused = {name: f"its name contains {JOIN}, which separates the tasks of a list" for name in kinds if JOIN in name}
+    unused |= dict(getattr(collection, "unused_columns", {}))
+    targets = {name: kind for name, kind in kinds.items() if kind in KINDS and name not in unused}
+    return DataColumns(targets, unused)

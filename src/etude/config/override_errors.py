@@ -65,7 +65,7 @@ def override_errors(
     Returns:
         One message for each error; empty if there is none, or if `error` is not about the config.
     """
-    with open_hydra(folder) as composer:
+    with open_hydra(folder) as composer, composer.with_columns(overrides, name):
         parsed = [check_override(composer, text, sweep, sweep_only) for text in overrides]
         messages = [message for override in parsed for message in override.errors]
         groups = [*list_groups([conf_dir(), *([Path(folder)] if folder else [])])]
@@ -182,6 +182,9 @@ def _selection_error(composer: Composer, name: str, text: str, error: Exception)
         near = near or [choice for choice in choices if choice.partition("@")[0] == bare.partition("@")[0]]
         hint = f"did you mean {near[0]}? otherwise add it with a plus" if near else "add it with a plus"
         return f"{text}: this config has no {bare}; {hint}: +{text}"
+    missing = str(getattr(error, "missing_cfg_file", ""))
+    if composer.columns and missing.startswith("task/"):  # of an experiment
+        return f"{text}: {missing.replace('/', '=', 1)}: {composer.columns.unknown_task_error(missing[5:])}"
     return f"{text}: {hydra_message(error, any_type=True)[0]}"
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from etude.config.column_tasks import group_options, task_value_error
 from etude.config.compose import BASE_GROUPS, Composer
 from etude.config.stored import renamed_in_message, renamed_key, renamed_option
 from etude.config.validation import NAMED_NODES
@@ -78,7 +79,7 @@ def check_override(composer: Composer, text: str, sweep: bool, sweep_only: str =
     is_group = _is_group(repository, bare.partition("@")[0]) and not value.startswith("{")  # a mapping sets keys in it
     group = bare if is_group else ""
     if not equals and not text.startswith("~"):
-        hint = f"; available: {', '.join(_options(repository, bare))}" if is_group else ""
+        hint = f"; available: {', '.join(group_options(repository, bare))}" if is_group else ""
         return ParsedOverride(text, [f"{text or repr(text)}: is not of the form name=value{hint}"], group)
     parser = OverridesParser.create(composer.loader)
     try:
@@ -103,7 +104,7 @@ def check_override(composer: Composer, text: str, sweep: bool, sweep_only: str =
     elif not is_group:
         parsed.expanded = [f"{key}={value}" for value in values]
     else:
-        _check_options(repository, parsed, override, values)
+        _check_options(composer, parsed, override, values)
     return parsed
 
 
@@ -124,10 +125,13 @@ def _renamed_existing_option(repository: Any, group: str, option: str) -> str:
     return new if exists else ""
 
 
-def _check_options(repository: Any, parsed: ParsedOverride, override: Override, values: list[str]) -> None:
+def _check_options(composer: Composer, parsed: ParsedOverride, override: Override, values: list[str]) -> None:
     """Set the errors and corrections of an override that selects options of a config group."""
-    key = parsed.text.partition("=")[0]
-    group = override.key_or_group
+    repository = composer.loader.repository
+    key, group = parsed.text.partition("=")[0], override.key_or_group
+    if group == "task" and (message := task_value_error(override)):
+        parsed.errors.append(message)
+        return
     for text in values:
         is_list = text.startswith("[")
         names = text.strip("[]").split(",") if is_list else [text]
@@ -141,22 +145,26 @@ def _check_options(repository: Any, parsed: ParsedOverride, override: Override, 
                 parsed.errors.append(f"{key}={option}: was renamed; use {key}={near}")
             else:
                 message, near = _unknown_option_error(repository, group, renamed_option(group, option) or option)
+                if composer.columns and group == "task" and option:
+                    message = composer.columns.unknown_task_error(option, f"did you mean {near}? " if near else "")
                 parsed.errors.append(f"{key}={option}: {message}")
             corrected += [near] if near else []
         if len(corrected) == len(options):
-            parsed.expanded.append(f"{key}=[{','.join(corrected)}]" if is_list else f"{key}={corrected[0]}")
+            quoted = [quote_value(option, "str") for option in corrected]
+            new = f"[{','.join(quoted)}]" if is_list else quoted[0]
+            parsed.expanded.append(f"{key}={text if corrected == options else new}")
 
 
 def _unknown_option_error(repository: Any, group: str, option: str) -> tuple[str, str]:
     """Return the error message for an option that does not exist, and the most similar option that exists, or ""."""
     if not option:
-        return f"needs an option; available: {', '.join(_options(repository, group))}", ""
+        return f"needs an option; available: {', '.join(group_options(repository, group))}", ""
     if _is_group(repository, f"{group}/{option}"):
         inside = [f"{option}/{name}" for name in _nested_options(repository, f"{group}/{option}")]
         return f"is a folder of options; available: {', '.join(inside)}", ""
     folder = option.rpartition("/")[0]
-    nested = [f"{folder}/{name}" for name in _options(repository, f"{group}/{folder}")] if folder else []
-    options = nested or (_nested_options if folder else _options)(repository, group)
+    nested = [f"{folder}/{name}" for name in group_options(repository, f"{group}/{folder}")] if folder else []
+    options = nested or (_nested_options if folder else group_options)(repository, group)
     near = get_close_matches(option, options, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     return f"no such option; {hint}available: {', '.join(options) or 'none'}", near[0] if near else ""
@@ -184,12 +192,6 @@ def _is_group(repository: Any, group: str) -> bool:
     return bool(group) and repository.group_exists(group)
 
 
-def _options(repository: Any, group: str) -> list[str]:
-    from hydra.core.object_type import ObjectType
-
-    return sorted(repository.get_group_options(group, ObjectType.CONFIG))
-
-
 def _nested_options(repository: Any, group: str) -> list[str]:
     """Return the options of a config group and of the groups inside it.
 
@@ -199,7 +201,7 @@ def _nested_options(repository: Any, group: str) -> list[str]:
 
     inner = [name for name in repository.get_group_options(group, ObjectType.GROUP) if name not in BASE_GROUPS]
     nested = [f"{name}/{option}" for name in inner for option in _nested_options(repository, f"{group}/{name}")]
-    return sorted({*_options(repository, group), *nested})
+    return sorted({*group_options(repository, group), *nested})
 
 
 def quote_value(value: str, annotation: str = "") -> str:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import numpy as np
 
 from etude.audio.frontend import FrontEnd
+from etude.config.instantiate import resolve
 from etude.data.audio_files import SkippedItem, read_sound
 from etude.errors import DataError, one_line_message
+from etude.files.safe_read import to_nfc
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,6 +62,7 @@ class Collection:
             and id are the same clip. None means that the ids have no meaning outside of this collection.
         missing_note: Where the missing files were searched, or which option selects the existing files. It is added to
             the error or warning about skipped clips.
+        unused_columns: Reason for each column of the source that is not a target.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Collection:
     skipped_items: tuple[SkippedItem, ...] = ()
     id_space: str | None = None
     missing_note: str = ""
+    unused_columns: dict[str, str] = field(default_factory=dict)
 
     def check(self) -> Collection:
         """Check the table and the targets.
@@ -138,18 +140,59 @@ class Collection:
         return replace(self, name=f"{self.name}-{count}", table=table, skipped_items=())  # these are of all clips
 
 
-def check_targets(collection: Any, names: Iterable[str]) -> None:
-    """Check that a collection has all targets of a task, before its audio is decoded.
+def check_targets(collection: Any, nodes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that a collection has all targets of a task and their kinds, before its audio is decoded.
+
+    Args:
+        collection: A collection, or a source with its own pack.
+        nodes: Config of each target by name.
 
     Raises:
-        DataError: A target is missing.
+        DataError: A target is missing, or is of another kind.
     """
-    for name in names:
-        if name not in collection.targets:
+    kinds = {name: spec["kind"] for name, spec in collection.targets.items()}
+    for name, node in nodes.items():
+        if name not in kinds:
+            targets = ", ".join(f"{target} ({kind})" for target, kind in kinds.items())
             raise DataError(
-                f"task: {collection.name} has no target {name}; it has {', '.join(collection.targets)}: select a task "
-                f"of these targets, or rename a column of the table to {name}"
+                f"task: {collection.name} has no target {name}; it has {targets}: add task={next(iter(kinds))}, or "
+                "task=auto for all of them"
             )
+        kind = getattr(resolve(node["_target_"]), "kind", kinds[name])
+        if kind != kinds[name]:
+            raise DataError(
+                f"task: target {name} is a {kinds[name]} in this data, not a {kind} as in conf/target; rename the "
+                f"column, or declare it with data.targets={{{name}: {kind}}}"
+            )
+
+
+def check_kinds(name: str, targets: Mapping[str, dict[str, Any]], kinds: Mapping[str, Any] | str | None) -> None:
+    """Check that the targets of a collection are of the kinds in `data.targets`, which only tables can set.
+
+    Args:
+        name: Name of the collection.
+        targets: Specifications of its targets.
+        kinds: `label`, `scalar`, a range, or None by target.
+
+    Raises:
+        DataError: A target is missing or of another kind.
+    """
+    for key, kind in (parse_mapping(kinds, "data.targets") or {}).items():
+        spec = targets.get(column_name(key))
+        actual = (
+            None if spec is None else spec["kind"] if isinstance(kind, str) else [spec.get("low"), spec.get("high")]
+        )
+        if actual != (list(kind) if isinstance(kind, list | tuple) else kind):
+            has = ", ".join(f"{target} ({spec['kind']})" for target, spec in targets.items())
+            raise DataError(
+                f"data.targets={{{key}: {kind}}}: {name} has the targets {has}, and only data=table has columns whose "
+                "kind can be set; remove it"
+            )
+
+
+def column_name(key: Any) -> str:
+    """Return the column of a key in a config, because YAML parses the names `null`, `true` and `1` as values."""
+    return to_nfc("null" if key is None else str(key).lower() if isinstance(key, bool) else str(key))
 
 
 def slug(name: str) -> str:
@@ -255,128 +298,3 @@ def _class_name(value: Any, key: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return to_nfc(str(value))
-
-
-def to_nfc(text: str) -> str:
-    """Return text in Unicode's composed form (NFC), in which equal letters are equal strings."""
-    return unicodedata.normalize("NFC", text)
-
-
-def existing_path(path: Path) -> Path:
-    """Return a path in the Unicode form in which it exists, or unchanged if it does not exist.
-
-    Some systems store an accented letter as one character and others as two, and copies preserve either form.
-    """
-    if str(path).isascii() or os.path.lexists(path):
-        return path
-    result = Path(path.anchor)
-    for name in path.parts[1 if path.anchor else 0 :]:
-        forms = dict.fromkeys((name, to_nfc(name), unicodedata.normalize("NFD", name)))
-        existing = next((form for form in forms if os.path.lexists(result / form)), None)
-        if existing is None:
-            return path
-        result /= existing
-    return result
-
-
-def expand_path(path: str) -> Path:
-    """Return a path with ~ expanded, in the Unicode form in which it exists.
-
-    Raises:
-        DataError: The user after ~ does not exist.
-    """
-    try:
-        return existing_path(Path(path).expanduser())
-    except RuntimeError as error:
-        if os.path.lexists(path):
-            return Path(path)
-        raise DataError(
-            f"{path}: there is no user with this name; for a file whose name starts with ~, use ./{path}"
-        ) from error
-
-
-@dataclass(frozen=True)
-class ListedFile:
-    """File that an entry of a table or list names.
-
-    Args:
-        path: Path of the file; if it does not exist, the path in the first folder.
-        folder: Folder to which the entry is relative. None if the file does not exist or the entry is absolute.
-        exists: Whether there is such a file.
-        renamed: Whether the file exists in another Unicode form of its name.
-    """
-
-    path: Path
-    folder: Path | None = None
-    exists: bool = False
-    renamed: bool = False
-
-
-def locate_listed(entry: str, folders: Sequence[Path]) -> ListedFile:
-    """Return the file that an entry of a table or list names, in the first interpretation that exists.
-
-    An entry is interpreted literally, with ~ as the home folder, with backslashes (Windows) as slashes, and with %20 as
-    a space. A `file:` URL is always decoded as one.
-
-    Args:
-        entry: Absolute path, or path that is relative to one of the folders.
-        folders: The folders, in order.
-    """
-    if entry.lower().startswith("file:"):
-        address = entry[5:]
-        if address.startswith("//"):  # followed by a host name, usually empty
-            address = "/" + address[2:].partition("/")[2]
-        forms = dict.fromkeys((address, unquote(address)))
-        default = folders[0] / list(forms)[-1]
-    else:
-        forms = dict.fromkeys(form for text in (entry, unquote(entry)) for form in (text, text.replace("\\", "/")))
-        default = expand_home(entry) or folders[0] / entry
-    for form in forms:
-        is_absolute = Path(form).is_absolute()
-        for folder in folders[:1] if is_absolute else folders:
-            literal = folder / form
-            if os.path.lexists(path := existing_path(literal)):
-                return ListedFile(path, None if is_absolute else folder, True, path != literal)
-        if (home := expand_home(form)) is not None and os.path.lexists(path := existing_path(home)):
-            return ListedFile(path, None, True, path != home)
-    return ListedFile(existing_path(default))
-
-
-def expand_home(path: str) -> Path | None:
-    """Return a path with ~ or ~user expanded. None if it does not begin with ~, or there is no such user."""
-    if not path.startswith("~"):
-        return None
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return None
-
-
-def enclosing_pack_or_run(file: Path) -> Path | None:
-    """Return the folder of the pack or run that contains a file, or None."""
-    kinds = (("manifest.json", "frames.f16"), ("config.yaml", "record.json"))
-    folders = file.absolute().parents
-    return next((folder for folder in folders for names in kinds if all((folder / n).is_file() for n in names)), None)
-
-
-def check_inside(folder: Path, name: str, source_name: str, reason: str) -> None:
-    """Check that a path stays below a folder.
-
-    Args:
-        folder: The folder.
-        name: Path from a table, which may be untrusted.
-        source_name: Source of the path for error messages, such as a file and its row.
-        reason: Why only files below the folder are read.
-
-    Raises:
-        DataError: The path is absolute or leads out of the folder, also by a link.
-    """
-    path = Path(name.replace("\\", "/"))
-    depth, is_outside = 0, path.is_absolute() or name[:1] == "~" or name.lower().startswith("file:")
-    for component in path.parts:
-        depth += -1 if component == ".." else 1
-        is_outside |= depth < 0
-    if is_outside or not Path(os.path.realpath(folder / path)).is_relative_to(os.path.realpath(folder)):
-        raise DataError(
-            f"{source_name}: path {name!r} is outside {folder}; only files below this folder are read, because {reason}"
-        )

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from etude.config.instantiate import make
 from etude.data.batches import Batch, Clips, CropBatchSampler
-from etude.data.collection import Collection
+from etude.data.collection import Collection, check_kinds
 from etude.data.feature import Feature
 from etude.data.pack import LONGEST, Pack, PackOptions
 from etude.data.packing import open_pack
@@ -62,6 +62,8 @@ class MusicData:
             and test, as in a run that starts from these weights with transfer.overlap=drop, so that both are
             comparable.
         packs_read_only: Whether packs are only read, never written, because a stored config names the folder.
+        targets: Kinds of targets by name, as `label`, `scalar` or a range. A table uses them for its columns. For other
+            data they are only compared with the kinds that the data have.
         seed: Seed of order and crops.
 
     Attributes:
@@ -105,10 +107,12 @@ class MusicData:
         packs_read_only: bool = False,
         max_seconds: float | None = LONGEST,
         max_clips: int | None = None,
+        targets: Mapping[str, Any] | str | None = None,
         seed: int = 0,
     ) -> None:
         if source is None or split is None:
             raise ValueError(f"data.{'source' if source is None else 'split'} needs a value")
+        check_kinds(source.name, source.targets, targets)
         beats = feature.front.sync == "beat"
         if isinstance(crop, dict):
             if set(crop) != {"seconds", "beats"}:

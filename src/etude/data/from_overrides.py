@@ -55,7 +55,8 @@ def prepare_pack(options: PrepareOptions) -> dict[str, Any]:
     Raises:
         UserError: An override is unknown, or a value is missing or of the wrong type.
     """
-    pack = datamodule_from_overrides(options).open_pack()
+    module = datamodule_from_overrides(options)
+    pack = module.open_pack()
     if options.verify and hasattr(pack, "verify"):
         pack.verify()
         log.info("all clips match their checksums")
@@ -63,7 +64,9 @@ def prepare_pack(options: PrepareOptions) -> dict[str, Any]:
     n_frames = int(pack.lengths.sum())
     log.info("%s%s", f"{len(pack.index)} clips, {n_frames:,} frames", f" in {folder}" if folder else "")
     folder_flag = [f"--config-dir={options.config_dir}"] if options.config_dir else []
-    log.info("train with: %s %s", program_name(), shlex.join([*folder_flag, *options.overrides]))
+    needs_task = "genre" not in module.targets and not any(text.startswith("task=") for text in options.overrides)
+    arguments = [*folder_flag, *options.overrides, *(["task=auto"] if needs_task else [])]
+    log.info("train with: %s %s", program_name(), shlex.join(arguments))
     skipped = [{"id": clip, "reason": reason} for clip, reason in read_skipped(pack)]
     return {"pack": folder, "clips": len(pack.index), "frames": n_frames, "skipped": skipped}
 

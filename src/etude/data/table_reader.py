@@ -14,8 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from etude.data.collection import label_target, scalar_target, to_nfc
+from etude.data.collection import label_target, scalar_target
 from etude.errors import DataError, one_line_message
+from etude.files.safe_read import to_nfc
 
 log = logging.getLogger(__name__)
 WIDE = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -267,10 +268,10 @@ def infer_target(name: str, cells: Sequence[str], locations: Sequence[str]) -> t
     if name.lower() in FOLDS:
         reason = "it contains folds of a cross-validation"
         splits = f"to split by it, set data.split.column={name}"
-        return f"{reason}; {splits}, and to use it as a target, set data.source.targets={{{name}: label}}", []
+        return f"{reason}; {splits}, and to use it as a target, set data.targets={{{name}: label}}", []
     if any({cell.lower() for cell in counts} == values for values in BOOLEAN):
         values = " and ".join(sorted(counts))
-        return f"it contains only {values}; to use it as a target, set data.source.targets={{{name}: label}}", []
+        return f"it contains only {values}; to use it as a target, set data.targets={{{name}: label}}", []
     text = [cell for cell in counts if parse_number(cell) is None]
     if text and all(_has_decimal_comma(cell) for cell in text):
         return f"its numbers have commas, such as {text[0]!r}; use a decimal point, such as 0.5", []
@@ -285,7 +286,7 @@ def infer_target(name: str, cells: Sequence[str], locations: Sequence[str]) -> t
         if not (integers and repeats and not single):
             return _observed_scalar([float(cell) for cell in counts]), []
         low, high = (f"{end([float(cell) for cell in counts]):g}" for end in (min, max))
-        hint = f"if they are a scale, set data.source.targets={{{name}: [{low}, {high}]}}"
+        hint = f"if they are a scale, set data.targets={{{name}: [{low}, {high}]}}"
         return label_target(counts), [f"integers from {low} to {high} are used as {len(counts)} classes; {hint}"]
     several = _several_values_hint(counts)
     if not repeats:
@@ -325,7 +326,7 @@ def _refuse_text(name: str, cells: Sequence[str], text: Sequence[str], locations
     raise DataError(
         f"{locations[0].rpartition(', row ')[0]}: column {name} contains numbers, but {shown}{more}; correct or empty "
         f"these cells, set data.source.missing=[{text[0]!r}], or declare the targets, such as "
-        f"data.source.targets={{{name}: label}}"
+        f"data.targets={{{name}: label}}"
     )
 
 

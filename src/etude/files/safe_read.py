@@ -1,13 +1,18 @@
-"""Reading of checkpoints and tensors, also from the Hugging Face hub, without code execution."""
+"""Reading of checkpoints and tensors without code execution, and of the paths in tables of unknown origin."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
-from etude.errors import UserError
+from etude.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -171,3 +176,128 @@ def read_model_json(model: str, name: str) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise UserError(f"{path}: must contain a JSON object")
     return content
+
+
+def to_nfc(text: str) -> str:
+    """Return text in Unicode's composed form (NFC), in which equal letters are equal strings."""
+    return unicodedata.normalize("NFC", text)
+
+
+def existing_path(path: Path) -> Path:
+    """Return a path in the Unicode form in which it exists, or unchanged if it does not exist.
+
+    Some systems store an accented letter as one character and others as two, and copies preserve either form.
+    """
+    if str(path).isascii() or os.path.lexists(path):
+        return path
+    result = Path(path.anchor)
+    for name in path.parts[1 if path.anchor else 0 :]:
+        forms = dict.fromkeys((name, to_nfc(name), unicodedata.normalize("NFD", name)))
+        existing = next((form for form in forms if os.path.lexists(result / form)), None)
+        if existing is None:
+            return path
+        result /= existing
+    return result
+
+
+def expand_path(path: str) -> Path:
+    """Return a path with ~ expanded, in the Unicode form in which it exists.
+
+    Raises:
+        DataError: The user after ~ does not exist.
+    """
+    try:
+        return existing_path(Path(path).expanduser())
+    except RuntimeError as error:
+        if os.path.lexists(path):
+            return Path(path)
+        raise DataError(
+            f"{path}: there is no user with this name; for a file whose name starts with ~, use ./{path}"
+        ) from error
+
+
+@dataclass(frozen=True)
+class ListedFile:
+    """File that an entry of a table or list names.
+
+    Args:
+        path: Path of the file; if it does not exist, the path in the first folder.
+        folder: Folder to which the entry is relative. None if the file does not exist or the entry is absolute.
+        exists: Whether there is such a file.
+        renamed: Whether the file exists in another Unicode form of its name.
+    """
+
+    path: Path
+    folder: Path | None = None
+    exists: bool = False
+    renamed: bool = False
+
+
+def locate_listed(entry: str, folders: Sequence[Path]) -> ListedFile:
+    """Return the file that an entry of a table or list names, in the first interpretation that exists.
+
+    An entry is interpreted literally, with ~ as the home folder, with backslashes (Windows) as slashes, and with %20 as
+    a space. A `file:` URL is always decoded as one.
+
+    Args:
+        entry: Absolute path, or path that is relative to one of the folders.
+        folders: The folders, in order.
+    """
+    if entry.lower().startswith("file:"):
+        address = entry[5:]
+        if address.startswith("//"):  # followed by a host name, usually empty
+            address = "/" + address[2:].partition("/")[2]
+        forms = dict.fromkeys((address, unquote(address)))
+        default = folders[0] / list(forms)[-1]
+    else:
+        forms = dict.fromkeys(form for text in (entry, unquote(entry)) for form in (text, text.replace("\\", "/")))
+        default = expand_home(entry) or folders[0] / entry
+    for form in forms:
+        is_absolute = Path(form).is_absolute()
+        for folder in folders[:1] if is_absolute else folders:
+            literal = folder / form
+            if os.path.lexists(path := existing_path(literal)):
+                return ListedFile(path, None if is_absolute else folder, True, path != literal)
+        if (home := expand_home(form)) is not None and os.path.lexists(path := existing_path(home)):
+            return ListedFile(path, None, True, path != home)
+    return ListedFile(existing_path(default))
+
+
+def expand_home(path: str) -> Path | None:
+    """Return a path with ~ or ~user expanded. None if it does not begin with ~, or there is no such user."""
+    if not path.startswith("~"):
+        return None
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return None
+
+
+def enclosing_pack_or_run(file: Path) -> Path | None:
+    """Return the folder of the pack or run that contains a file, or None."""
+    kinds = (("manifest.json", "frames.f16"), ("config.yaml", "record.json"))
+    folders = file.absolute().parents
+    return next((folder for folder in folders for names in kinds if all((folder / n).is_file() for n in names)), None)
+
+
+def check_inside(folder: Path, name: str, source_name: str, reason: str) -> None:
+    """Check that a path stays below a folder.
+
+    Args:
+        folder: The folder.
+        name: Path from a table, which may be untrusted.
+        source_name: Source of the path for error messages, such as a file and its row.
+        reason: Why only files below the folder are read.
+
+    Raises:
+        DataError: The path is absolute or leads out of the folder, also by a link.
+    """
+    path = Path(name.replace("\\", "/"))
+    depth, is_outside = 0, path.is_absolute() or name[:1] == "~" or name.lower().startswith("file:")
+    for component in path.parts:
+        depth += -1 if component == ".." else 1
+        is_outside |= depth < 0
+    if is_outside or not Path(os.path.realpath(folder / path)).is_relative_to(os.path.realpath(folder)):
+        raise DataError(
+            f"{source_name}: path {name!r} is outside {folder}; only files below this folder are read, because {reason}"
+        )

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from etude.data.audio_files import ARRAY_SUFFIXES, SUFFIXES, SkippedItem, as_text, clip_id, is_array, search_audio_files
-from etude.data.collection import expand_path, locate_listed, log_skipped_items
+from etude.data.collection import log_skipped_items
 from etude.data.sources import patreco
 from etude.data.table_reader import read_table
 from etude.errors import UserError
 from etude.evaluation.formatting import printable
 from etude.files import ownership
 from etude.files.journal import file_stamp
+from etude.files.safe_read import expand_path, locate_listed
 from etude.runs.folder import RunFolder, find_weights, run_of
 
 if TYPE_CHECKING:

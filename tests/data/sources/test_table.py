@@ -225,7 +225,7 @@ def test_official_folds_are_no_target(make_collection: Make) -> None:
         DataError, match=r"column=vc: .* has no such column of splits; other columns are genre, fold, cv"
     ):
         make_collection(six_clips(**folds), split_column="vc")
-    with pytest.raises(DataError, match=r"column=cv: cv is also in data\.source\.targets; remove it"):
+    with pytest.raises(DataError, match=r"column=cv: cv is also declared as a target; remove it"):
         make_collection(six_clips(**folds), split_column="cv", targets={"cv": "label"})
 
 
@@ -281,7 +281,7 @@ def test_titles_and_licences_are_kept_but_not_targets(make_collection: Make, col
         ("path,genre\na.wav,x\nb.wav,x,y\n", r"t\.csv, row 3: has 3 cells, the header has 2"),
         ("path,genre\na.wav\n", r"t\.csv, row 2: has 1 cells, the header has 2"),
         ("path,genre,genre\na.wav,x,y\n", "has two columns 'genre'"),
-        ("path,title\na.wav,x\nb.wav,x\n", r"has no target column; declare one in data\.source\.targets"),
+        ("path,title\na.wav,x\nb.wav,x\n", r"has no target column; declare one in data\.targets"),
         ("path,extra\na.wav,x\nb.wav,y\n", "has no target column"),
     ],
 )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tests.data.sources.tables import GENRES, Make, six_clips, write_table
 
+from etude.data.collection import check_kinds
 from etude.data.sources.table import collection
 from etude.errors import DataError
 
@@ -57,11 +58,11 @@ def test_kind_of_target_is_inferred_from_column(make_collection: Make, cells: li
         ([3, 3, 3, "3.0", 3, 3], "all cells have the same value"),
         (
             ["True", "False", "True", "False", "", ""],
-            "it contains only False and True; to use it as a target, set data.source.targets=",
+            "it contains only False and True; to use it as a target, set data.targets=",
         ),
         (
             ["yes", "no", "yes", "no", "yes", "no"],
-            "it contains only no and yes; to use it as a target, set data.source.targets={extra: label}",
+            "it contains only no and yes; to use it as a target, set data.targets={extra: label}",
         ),
         (
             ['"0,5"', '"0,7"', "1", '"0,5"', '"0,7"', "1"],
@@ -168,3 +169,23 @@ def test_classes_are_merged_for_each_target(make_collection: Make, caplog: pytes
         make_collection(columns, targets={"mood": "label"}, classes={"genre": {"loud": ["Rock"]}})
     with pytest.raises(DataError, match="the data has no clips of soft"):
         make_collection(columns, classes={"genre": {"loud": ["Rock", "Punk"], "soft": ["Folk"]}})
+
+
+def test_kinds_declare_some_columns(make_collection: Make) -> None:
+    columns = {"mood": ["x", "y"] * 3, "vocal": ["yes", "no"] * 3, "rating": [1, 2] * 3, "null": ["a", "b"] * 3}
+    kinds = {"vocal": "label", "rating": [1, 5], "mood": None, None: "label"}
+    source = make_collection(six_clips(**columns), kinds=kinds)
+    assert list(source.targets) == ["genre", "vocal", "rating", "null"]
+    assert source.targets["rating"]["high"] == 5.0
+    assert source.unused_columns["mood"] == "data.targets leaves it out"
+    only = make_collection(six_clips(**columns), kinds={"rating": [1, 5]}, targets={"mood": "label"})
+    assert list(only.targets) == ["mood", "rating"]
+    assert only.unused_columns["vocal"] == "data.source.targets does not name it"
+
+
+def test_kinds_of_other_data_are_only_checked() -> None:
+    targets = {"genre": {"kind": "label", "classes": ["a", "b"]}, "energy": {"kind": "scalar", "low": 0.0, "high": 1.0}}
+    check_kinds("demo", targets, {"genre": "label", "energy": [0, 1]})
+    for kinds in ({"genre": "scalar"}, {"mood": "label"}, {"energy": [0, 2]}):
+        with pytest.raises(DataError, match=r"demo has the targets genre \(label\), energy \(scalar\), and only"):
+            check_kinds("demo", targets, kinds)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from etude.data.audio_files import SkippedItem
 from etude.data.collection import (
     Collection,
-    expand_path,
     label_target,
     log_skipped_items,
     merge_classes,
@@ -27,6 +26,7 @@ from etude.data.collection import (
     scalar_target,
 )
 from etude.errors import DataError, one_line_message
+from etude.files.safe_read import expand_path
 
 if TYPE_CHECKING:
     import pandas as pd

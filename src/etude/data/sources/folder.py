@@ -12,15 +12,14 @@ from etude.data.audio_files import SkippedItem, as_text, is_text, list_other_fil
 from etude.data.collection import (
     NO_GROUP,
     Collection,
-    expand_path,
     label_target,
     log_skipped_items,
     merge_classes,
     merged_names,
     slug,
-    to_nfc,
 )
 from etude.errors import DataError
+from etude.files.safe_read import expand_path, to_nfc
 
 log = logging.getLogger(__name__)
 EXPECTED = "expected a folder for each class with audio files in it, such as rock/song.mp3 and jazz/song.mp3"

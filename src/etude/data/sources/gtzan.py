@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from etude.data.audio_files import SkippedItem
-from etude.data.collection import Collection, expand_path, label_target, log_skipped_items
+from etude.data.collection import Collection, label_target, log_skipped_items
 from etude.data.partition import SPLITS
 from etude.errors import DataError
+from etude.files.safe_read import expand_path
 
 log = logging.getLogger(__name__)
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")

@@ -18,7 +18,6 @@ from etude.data.audio_files import BEAT, GZIP, SkippedItem, as_text, clip_id, lo
 from etude.data.collection import (
     NO_GROUP,
     Collection,
-    expand_path,
     label_target,
     log_skipped_items,
     merge_classes,
@@ -29,6 +28,7 @@ from etude.data.collection import (
 from etude.data.sources.fma import read_artists
 from etude.data.table_reader import parse_number
 from etude.errors import DataError
+from etude.files.safe_read import expand_path
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,23 +15,19 @@ from etude.data.collection import (
     NO_GROUP,
     RESERVED,
     Collection,
-    ListedFile,
-    check_inside,
-    enclosing_pack_or_run,
-    expand_path,
+    column_name,
     label_target,
-    locate_listed,
     log_skipped_items,
     merge_classes,
     merged_names,
     parse_mapping,
     slug,
-    to_nfc,
 )
 from etude.data.partition import COLUMNS as OFFICIAL_COLUMNS
 from etude.data.partition import official_folds
 from etude.data.table_reader import ABSENT, infer_target, normalize_class_names, parse_declared_target, read_table
 from etude.errors import DataError
+from etude.files.safe_read import ListedFile, check_inside, enclosing_pack_or_run, expand_path, locate_listed, to_nfc
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 COLUMNS_OF_CLIPS = ("id", "path", "group", "split")  # columns that are never targets
+DESCRIPTION = "it describes clips; to use it as a target, set data.targets={{{0}: label}}"
 DESCRIPTIVE_COLUMNS = ("title", "artist", "licence", "license")  # columns that are targets only if declared
 FOREIGN = re.compile(r"(\w+://)|[A-Za-z]:[\\/]|\\\\")  # an address, or a Windows path with a drive or server
 
@@ -54,20 +51,21 @@ def collection(
     missing: Any = (),
     id_space: str | None = None,
     split_column: str | None = "auto",
+    kinds: Mapping[str, Any] | str | None = None,
 ) -> Collection:
     """Return the collection of a table.
 
     Args:
         table: A file .csv, .tsv, .xlsx or .parquet. It must have a column `path`. It may have `id` (default: the path
             without suffix), `group` (default: `artist`), and `split` or `fold` with official splits or folds. The
-            columns `title`, `artist`, `licence` and `license` describe clips and are targets only if `targets` names
-            them. Any other column may be a target. An empty cell is a missing value; other texts are not, unless
-            listed in `missing`.
+            columns `title`, `artist`, `licence` and `license` describe clips and are targets only if `targets` or
+            `kinds` names them. Any other column may be a target. An empty cell is a missing value; other texts are not,
+            unless listed in `missing`.
         audio: Folder to which the paths are relative. A path that does not exist there, or any path if it is None, is
             relative to the folder of the table, or else to the working folder. A path may also be absolute, unless the
             table is inside a pack or a run.
         targets: Kind of each target by column, `label`, `scalar` or a range such as [40, 220], as a mapping or YAML
-            text. None infers the targets.
+            text. Other columns are not targets. None infers the targets.
         name: Name of the collection. None means the name of the file.
         classes: For each label, a mapping from a new class to an old class or a list of old classes. Other classes
             become missing labels.
@@ -76,6 +74,8 @@ def collection(
         id_space: Archive whose ids and groups these are, such as `fma`. None means that they have no meaning outside of
             this table.
         split_column: Column of official splits or folds (`data.split.column`), which is not a target.
+        kinds: Kinds of some columns (`data.targets`), in the form of `targets`; None leaves a column out. Other columns
+            are as without it.
 
     Returns:
         The collection. Clips without a label and rows without a path are left out, and listed in `skipped_items`.
@@ -95,13 +95,20 @@ def collection(
         raise DataError(f"audio: there is no folder {folder}")
     cells, locations, skipped_items = _drop_rows_without_path(file, cells, locations)
     cells = _clean_cells(file, cells, missing if isinstance(missing, list | tuple) else [missing])
+    given = {column_name(key): kind for key, kind in (parse_mapping(kinds, "data.targets") or {}).items()}
+    left_out = {key: "data.targets leaves it out" for key, kind in given.items() if kind is None}
+    given = {key: kind for key, kind in given.items() if kind is not None}
     mapping = parse_mapping(targets, "targets")
-    declared = None if mapping is None else {to_nfc(str(key)): value for key, value in mapping.items()}
+    only = None if mapping is None else {**{column_name(key): kind for key, kind in mapping.items()}, **given}
+    declared = given if only is None else only
     merging = {to_nfc(str(key)): value for key, value in (parse_mapping(classes, "classes") or {}).items()}
-    frame, missing_note = _build_table(file, folder, cells, locations, declared or {})
-    official = _official_columns(file, cells, split_column, declared or {})
+    frame, missing_note = _build_table(file, folder, cells, locations, declared)
+    official = _official_columns(file, cells, split_column, declared)
     frame = frame.assign(**official)
-    specs = _find_targets(file, {key: cells[key] for key in cells if key not in official}, declared, merging, locations)
+    candidates = {key: cells[key] for key in cells if key not in official}
+    specs, unused = _find_targets(file, candidates, declared, only is None, left_out, merging, locations)
+    unused |= {key: f"it contains the {key} of each clip" for key in ("id", "path", "group") if key in cells}
+    unused |= dict.fromkeys(official, "it contains official splits or folds")
     before = _add_targets(frame, cells, specs, merging)
     unlabelled = frame[list(specs)].isna().all(axis=1)
     skipped_items += [SkippedItem(clip, "clip has no label") for clip in frame["id"][unlabelled]]
@@ -128,6 +135,7 @@ def collection(
         skipped_items=tuple(skipped_items),
         id_space=id_space,
         missing_note=missing_note,
+        unused_columns=unused,
     ).check()
 
 
@@ -259,9 +267,7 @@ def _official_columns(file: Path, cells: Columns, split_column: str | None, targ
         others = ", ".join(key for key in cells if key not in COLUMNS_OF_CLIPS[:3])
         raise DataError(f"data.split.column={named}: {file} has no such column of splits; other columns are {others}")
     if named in targets:
-        raise DataError(
-            f"data.split.column={named}: {named} is also in data.source.targets; remove it from one of them"
-        )
+        raise DataError(f"data.split.column={named}: {named} is also declared as a target; remove it from one of them")
     columns = {}
     for key in dict.fromkeys((*OFFICIAL_COLUMNS, *filter(None, [named]))):
         if key not in cells or key in targets:
@@ -297,36 +303,64 @@ def _find_groups(file: Path, cells: Columns, targets: Mapping[str, Any]) -> list
 
 
 def _find_targets(
-    file: Path, cells: Columns, targets: Mapping[str, Any] | None, classes: Mapping[str, Any], locations: list[str]
-) -> dict[str, dict[str, Any]]:
-    """Return the specifications of the declared targets, or infer them from the columns."""
+    file: Path,
+    cells: Columns,
+    declared: Mapping[str, Any],
+    infer: bool,
+    left_out: Mapping[str, str],
+    classes: Mapping[str, Any],
+    locations: list[str],
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Return the specifications of the targets, and the reason for each other column.
+
+    Args:
+        file: The table, for messages.
+        cells: Columns of the table without official splits.
+        declared: Kind of each declared target.
+        infer: Whether other columns are inferred.
+        left_out: Columns that are not targets, with the reason.
+        classes: Merged classes by label.
+        locations: The file and row of each cell, for messages.
+    """
     candidates = [key for key in cells if key not in COLUMNS_OF_CLIPS]
-    if unknown := [key for key in [*(targets or {}), *classes] if key not in candidates]:
+    if unknown := [key for key in [*declared, *left_out, *classes] if key not in candidates]:
         raise DataError(
             f"targets: {file} has no target column {unknown[0]}; columns are {', '.join(candidates) or 'none'}"
         )
-    specs = {}
-    if targets is not None:
-        if unlabelled := [key for key in classes if targets.get(key) != "label"]:
-            raise DataError(f"classes: {unlabelled[0]} is not declared as a label in targets, so it has no classes")
-        specs = {key: parse_declared_target(key, cells[key], kind, locations) for key, kind in targets.items()}
-    for key in candidates if targets is None else []:
-        if key in classes:
+    inferred = [key for key in candidates if infer and key not in declared and key not in left_out]
+    if unlabelled := [key for key in classes if key not in inferred and declared.get(key) != "label"]:
+        raise DataError(f"classes: {unlabelled[0]} is not declared as a label in targets, so it has no classes")
+    specs: dict[str, dict[str, Any]] = {}
+    unused = dict(left_out)
+    for key in candidates if infer else declared:
+        if key in declared:
+            specs[key] = parse_declared_target(key, cells[key], declared[key], locations)
+        elif key in left_out:
+            continue
+        elif key in classes:
             specs[key] = parse_declared_target(key, cells[key], "label", locations)
         elif key in RESERVED:
-            log.warning("%s: column %s is not used as a target: the name is reserved for packs; rename it", file, key)
-        elif key not in DESCRIPTIVE_COLUMNS:
+            unused[key] = "the name is reserved for packs; rename it"
+        elif key in DESCRIPTIVE_COLUMNS:
+            unused[key] = DESCRIPTION.format(key)
+            continue
+        else:
             result, remarks = infer_target(key, cells[key], locations)
             for remark in remarks:
                 log.warning("%s: column %s: %s", file, key, remark)
             if isinstance(result, str):
-                log.warning("%s: column %s is not used as a target: %s", file, key, result)
+                unused[key] = result
             else:
                 specs[key] = result
+        if key in unused:
+            log.warning("%s: column %s is not used as a target: %s", file, key, unused[key])
+    if not infer:
+        names = [key for key in candidates if key not in specs]
+        unused |= {key: "data.source.targets does not name it" for key in names if key not in unused}
     if not specs:
-        raise DataError(f"{file}: has no target column; declare one in data.source.targets, such as {{genre: label}}")
+        raise DataError(f"{file}: has no target column; declare one in data.targets, such as {{genre: label}}")
     log.info("%s: targets are %s", file, ", ".join(f"{key} ({spec['kind']})" for key, spec in specs.items()))
-    return specs
+    return specs, unused
 
 
 def _add_targets(
