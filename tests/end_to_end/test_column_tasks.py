@@ -31,6 +31,7 @@ def table(tmp_path: Path) -> list[str]:
     return ["data=table", "data.source.table=clips.csv", "data.source.audio=/", "data.split.kind=random"]
 
 
+@pytest.mark.full
 def test_run_predicts_columns_of_a_table(tmp_path: Path, table: list[str], train: Callable[..., Result]) -> None:
     result = train(tmp_path, *table, "task=[mood,'my tempo','v1.2']", "debug=fast", "backbone=lstm")
     assert result.returncode == 0, result.stderr

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from etude.config.column_tasks import register_columns, use_column_tasks
 from etude.config.instantiate import DataColumns
-from etude.config.validation import config_errors
 from etude.errors import UserError
 
 if TYPE_CHECKING:
@@ -250,43 +249,6 @@ def parse_arguments(arguments: Sequence[str]) -> Namespace:
         hint = f"did you mean {near[0]}?" if near else f"{program_name()} --hydra-help lists all flags"
         messages.append(f"{argument}: no such flag; {hint}")
     raise UserError("\n".join(messages))
-
-
-def plain_config(composed: DictConfig) -> dict[str, Any]:
-    """Return the resolved and validated config of a run.
-
-    Args:
-        composed: Config composed by Hydra, without Hydra's own node.
-
-    Raises:
-        UserError: Values are missing, cannot be resolved, or do not fit the signatures of the code.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        missing = OmegaConf.missing_keys(composed)
-        config: Any = {} if missing else OmegaConf.to_container(composed, resolve=True)
-    except OmegaConfBaseException as error:
-        raise resolution_error(error) from None
-    if missing := missing or OmegaConf.missing_keys(OmegaConf.create(config)):  # including values that a sweep sets
-        raise UserError("\n".join(f"{key}: needs a value; add {key}=... to the command" for key in sorted(missing)))
-    for key in ("sweep", "resume"):  # they select the run's folder and do not describe the run
-        config.pop(key, None)
-    if errors := config_errors(config):
-        heading = "an error" if len(errors) == 1 else f"{len(errors)} errors"
-        raise UserError("\n  ".join([f"the config has {heading}:", *errors]))
-    return config
-
-
-def resolution_error(error: Exception) -> UserError:
-    """Return the error for a value of a config that OmegaConf cannot resolve."""
-    if isinstance(error.__cause__, UserError):  # of a function of RESOLVERS
-        return error.__cause__
-    reason = re.sub(r"^\w+ (raised )?while resolving interpolation: ", "", str(error).splitlines()[0])
-    if missing := re.fullmatch(r"Missing mandatory value: (\S+)", reason):  # of another key that a value refers to
-        return UserError(f"{missing[1]}: needs a value; add {missing[1]}=... to the command")
-    return UserError(f"{getattr(error, 'full_key', None) or 'the config'}: {reason}")
 
 
 HELP = """Étude: experiments in music understanding. Every experiment is one command.

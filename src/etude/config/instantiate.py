@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -237,3 +238,40 @@ def read_columns(source: Mapping[str, Any]) -> DataColumns:
     unused |= dict(getattr(collection, "unused_columns", {}))
     targets = {name: kind for name, kind in kinds.items() if kind in KINDS and name not in unused}
     return DataColumns(targets, unused)
+
+
+def plain_config(composed: DictConfig) -> dict[str, Any]:
+    """Return the resolved and validated config of a run.
+
+    Args:
+        composed: Config composed by Hydra, without Hydra's own node.
+
+    Raises:
+        UserError: Values are missing, cannot be resolved, or do not fit the signatures of the code.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        missing = OmegaConf.missing_keys(composed)
+        config: Any = {} if missing else OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        raise resolution_error(error) from None
+    if missing := missing or OmegaConf.missing_keys(OmegaConf.create(config)):  # including values that a sweep sets
+        raise UserError("\n".join(f"{key}: needs a value; add {key}=... to the command" for key in sorted(missing)))
+    for key in ("sweep", "resume"):  # they select the run's folder and do not describe the run
+        config.pop(key, None)
+    if errors := config_errors(config):
+        heading = "an error" if len(errors) == 1 else f"{len(errors)} errors"
+        raise UserError("\n  ".join([f"the config has {heading}:", *errors]))
+    return config
+
+
+def resolution_error(error: Exception) -> UserError:
+    """Return the error for a value of a config that OmegaConf cannot resolve."""
+    if isinstance(error.__cause__, UserError):  # of a function of RESOLVERS
+        return error.__cause__
+    reason = re.sub(r"^\w+ (raised )?while resolving interpolation: ", "", str(error).splitlines()[0])
+    if missing := re.fullmatch(r"Missing mandatory value: (\S+)", reason):  # of another key that a value refers to
+        return UserError(f"{missing[1]}: needs a value; add {missing[1]}=... to the command")
+    return UserError(f"{getattr(error, 'full_key', None) or 'the config'}: {reason}")

@@ -37,8 +37,8 @@ OTHER_NAMES = {  # names in other libraries, by the override that sets the value
     "trainer.devices": "gpu gpus device n_gpus ngpu", "trainer.precision": "amp fp16 bf16",
     "data=folder data.source.path": "path folder dir audio data_dir", "data=table data.source.table": "table csv file",
     "backbone.weights": "weights pretrained", "transfer=full transfer.init_from": "init_from checkpoint ckpt finetune",
-    "logger": "wandb mlflow tensorboard tracker", "readout": "pooling layer", "feature": "frontend front features",
-    "sweep=folds": "cv kfold n_folds k", "feature.front.rate": "sr samplerate", "outputs": "output out output_dir",
+    "logger": "wandb mlflow tensorboard", "readout": "pooling", "feature": "frontend", "sweep=folds": "cv kfold",
+    "feature.front.rate": "sr", "outputs": "output output_dir",
 }  # fmt: skip
 
 
@@ -278,8 +278,7 @@ def _missing_key_error(config: DictConfig, key: str, value: str, groups: Iterabl
 def _unknown_root_error(config: DictConfig, key: str, keys: list[str], groups: list[str]) -> str:
     """Return the error message for a key whose first component is neither a config group nor a config key.
 
-    The message suggests the name for what other libraries call so, similar names, and longer keys that end with this
-    key or with most of its words.
+    The message suggests what other libraries call so, similar names, and keys that end with this key or its words.
     """
     reason = f"{key}: no such config group or key"
     known = [name for name in dict.fromkeys([*groups, *keys]) if name != "hydra"]
@@ -287,8 +286,7 @@ def _unknown_root_error(config: DictConfig, key: str, keys: list[str], groups: l
         near = get_close_matches(key, known, n=1)
         return f"{reason}; did you mean {near[0]}?" if near else f"{reason}; available: {', '.join(known)}"
     paths = list(_key_paths(config))
-    last = key.rpartition(".")[2]
-    near = [path for path in paths if path.rpartition(".")[2] == last][:3]
+    near = [path for path in paths if path.rpartition(".")[2] == key.rpartition(".")[2]][:3]
     if "." not in key:
         near = [path for path, names in OTHER_NAMES.items() if key.lower() in names.split()] or near
         near = near or get_close_matches(key, known, n=1) or [path for path in paths if _share_words(path, key)][:3]

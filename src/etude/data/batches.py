@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -195,3 +196,14 @@ class CropBatchSampler(Sampler[list[CropIndex]]):
             if stop - start >= (self.world if self.shuffle else 1):
                 bounds.append((start, stop))
         return bounds
+
+
+def target_tensor(column: np.ndarray, spec: dict[str, Any]) -> Tensor:
+    """Return a target column as a tensor, a label as class indices, a scalar as float32.
+
+    Missing values are -1 in labels and NaN in scalars.
+    """
+    if spec["kind"] == "scalar":
+        return torch.tensor(column.astype(np.float32))
+    indices = {name: i for i, name in enumerate(spec["classes"])}
+    return torch.tensor([indices.get(value, -1) for value in column])

@@ -166,27 +166,26 @@ def check_targets(collection: Any, nodes: Mapping[str, Mapping[str, Any]]) -> No
             )
 
 
-def check_kinds(name: str, targets: Mapping[str, dict[str, Any]], kinds: Mapping[str, Any] | str | None) -> None:
+def check_kinds(collection: Any, kinds: Mapping[str, Any] | str | None) -> None:
     """Check that the targets of a collection are of the kinds in `data.targets`, which only tables can set.
 
     Args:
-        name: Name of the collection.
-        targets: Specifications of its targets.
+        collection: A collection, or a source with its own pack.
         kinds: `label`, `scalar`, a range, or None by target.
 
     Raises:
         DataError: A target is missing or of another kind.
     """
     for key, kind in (parse_mapping(kinds, "data.targets") or {}).items():
-        spec = targets.get(column_name(key))
+        spec = collection.targets.get(column_name(key))
         actual = (
             None if spec is None else spec["kind"] if isinstance(kind, str) else [spec.get("low"), spec.get("high")]
         )
         if actual != (list(kind) if isinstance(kind, list | tuple) else kind):
-            has = ", ".join(f"{target} ({spec['kind']})" for target, spec in targets.items())
+            has = ", ".join(f"{target} ({spec['kind']})" for target, spec in collection.targets.items())
             raise DataError(
-                f"data.targets={{{key}: {kind}}}: {name} has the targets {has}, and only data=table has columns whose "
-                "kind can be set; remove it"
+                f"data.targets={{{key}: {kind}}}: {collection.name} has the targets {has}, and only data=table has "
+                "columns whose kind can be set; remove it"
             )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from etude.config.instantiate import make
-from etude.data.batches import Batch, Clips, CropBatchSampler
+from etude.data.batches import Batch, Clips, CropBatchSampler, target_tensor
 from etude.data.collection import Collection, check_kinds
 from etude.data.feature import Feature
 from etude.data.pack import LONGEST, Pack, PackOptions
@@ -112,7 +112,7 @@ class MusicData:
     ) -> None:
         if source is None or split is None:
             raise ValueError(f"data.{'source' if source is None else 'split'} needs a value")
-        check_kinds(source.name, source.targets, targets)
+        check_kinds(source, targets)
         beats = feature.front.sync == "beat"
         if isinstance(crop, dict):
             if set(crop) != {"seconds", "beats"}:
@@ -165,7 +165,7 @@ class MusicData:
         self.pack = self.open_pack()
         self._assign(self.split.plan(self.pack.index, list(self.targets)))
         self._log_unlearnable_classes()
-        self.y = {name: _target_tensor(self.pack.index[name].to_numpy(), spec) for name, spec in self.targets.items()}
+        self.y = {name: target_tensor(self.pack.index[name].to_numpy(), spec) for name, spec in self.targets.items()}
         if (name := self.balanced_sampling) and not (self.y[name][self.rows("train")] >= 0).any():
             raise DataError(f"data.balanced_sampling={name}: no training clip has a {name}; set it to null")
         self.mean, self.std = self._statistics()
@@ -336,17 +336,6 @@ class MusicData:
         mean = np.asarray(total) / count
         std = np.sqrt(np.maximum(np.asarray(square) / count - mean**2, 1e-8))
         return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
-
-
-def _target_tensor(column: np.ndarray, spec: dict[str, Any]) -> Tensor:
-    """Return a target column as a tensor, a label as class indices, a scalar as float32.
-
-    Missing values are -1 in labels and NaN in scalars.
-    """
-    if spec["kind"] == "scalar":
-        return torch.tensor(column.astype(np.float32))
-    indices = {name: i for i, name in enumerate(spec["classes"])}
-    return torch.tensor([indices.get(value, -1) for value in column])
 
 
 def build_datamodule(config: Mapping[str, Any]) -> MusicData:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.config.compose import Composer, conf_dir, open_hydra, program_name, resolution_error
-from etude.config.instantiate import make
+from etude.config.compose import Composer, conf_dir, open_hydra, program_name
+from etude.config.instantiate import make, resolution_error
 from etude.config.override_errors import format_errors, override_errors
 from etude.config.overrides import quote_value
 from etude.config.validation import node_errors

@@ -13,8 +13,8 @@ import numpy as np
 
 from etude.audio.decode import decoder_versions
 from etude.audio.frontend import FrontEnd
-from etude.config.compose import conf_dir, open_hydra, plain_config
-from etude.config.instantiate import make, resolve
+from etude.config.compose import conf_dir, open_hydra
+from etude.config.instantiate import make, plain_config, resolve
 from etude.config.override_errors import format_errors, override_errors
 from etude.config.stored import RECIPE_GROUPS, weights_name
 from etude.embeddings.store import LIMIT, RecordStore

@@ -10,8 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from etude.config.compose import plain_config, program_name
-from etude.config.instantiate import stored_config
+from etude.config.compose import program_name
+from etude.config.instantiate import plain_config, stored_config
 from etude.config.overrides import apply_probe_settings
 from etude.config.stored import flatten, output_overrides
 from etude.errors import UserError

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,8 @@ from etude.errors import DataError, UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+log = logging.getLogger(__name__)
+FOREIGN = re.compile(r"(\w+://)|[A-Za-z]:[\\/]|\\\\")  # an address, or a Windows path with a drive or server
 RESTORE = "restore it from a copy, or train the run again"  # remedy for a damaged checkpoint
 WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"  # files of an export, named as on the Hugging Face hub
 
@@ -301,3 +305,43 @@ def check_inside(folder: Path, name: str, source_name: str, reason: str) -> None
         raise DataError(
             f"{source_name}: path {name!r} is outside {folder}; only files below this folder are read, because {reason}"
         )
+
+
+def locate_files(
+    file: Path, audio: Path | None, paths: Sequence[str], locations: Sequence[str]
+) -> tuple[list[ListedFile], str]:
+    """Return the file of each row, and where missing files were searched, or "" if none is missing.
+
+    The number of files in each place is logged.
+
+    Raises:
+        DataError: A path is not a path of this system, or the table is inside a pack or a run and the path leads out.
+    """
+    home, name = (file.parent, "the folder of the table") if audio is None else (audio, "data.source.audio")
+    places = [(home, name), (file.parent, "the folder of the table"), (Path(), "the working folder")]
+    if owner := enclosing_pack_or_run(file):  # it may come from another user, and must not add files of this machine
+        del places[1:]
+    folders: dict[Path, str] = {}
+    for folder, text in places:
+        if not any(os.path.realpath(folder) == os.path.realpath(other) for other in folders):
+            folders[folder] = f"{text} ({os.path.realpath(folder)})"
+    files = []
+    for path, location in zip(paths, locations, strict=True):
+        if "\0" in path:
+            raise DataError(f"{location}: path {path!r} contains a null byte, which file names cannot contain")
+        if owner:
+            check_inside(home, path, location, f"the table is inside the pack or run {owner}")
+        listed = locate_listed(path.replace("\\", "/"), list(folders))  # the table may have been written on Windows
+        if not listed.exists and (match := FOREIGN.match(path)):
+            remedy = "is an address; download the file" if match[1] else "is a path of Windows; copy the file"
+            raise DataError(f"{location}: path {path!r} {remedy} and write its path on this system")
+        files.append(listed)
+    counts = Counter("absolute" if listed.folder is None else f"relative to {folders[listed.folder]}"
+                     for listed in files if listed.exists)  # fmt: skip
+    if counts:
+        log.info("%s: paths of clips: %s", file, ", ".join(f"{n} {kind}" for kind, n in counts.items()))
+    if renamed := [path for path, listed in zip(paths, files, strict=True) if listed.renamed]:
+        log.warning("%s: %d paths exist in another Unicode form, such as %s", file, len(renamed), renamed[0])
+    if all(listed.exists for listed in files):
+        return files, ""
+    return files, f"paths were searched in {', '.join(folders.values())}"

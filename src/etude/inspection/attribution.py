@@ -298,7 +298,12 @@ def draw_attributions(
     progress = track(range(count), count, "Attributions", "batches")
     for number, (name, index, title) in enumerate(outputs):
         output = output_function(network, name, index)
-        attribution = integrated_gradients(lambda points, output=output: (next(progress, None), output(points))[1], x)
+
+        def counted(points: Tensor, output: Callable[[Tensor], Tensor] = output) -> Tensor:
+            next(progress, None)
+            return output(points)
+
+        attribution = integrated_gradients(counted, x)
         cells = clip_axes.sum_over_cells(attribution.contributions.double().numpy())
         description = f"Integrated gradients for {title}, over the frames."
         gradients.figures.append((title, draw_overlay(f"ig-{number}", description, clip_axes, frames, cells)))

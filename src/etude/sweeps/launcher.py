@@ -14,7 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.config.compose import current_config, plain_config
+from etude.config.compose import current_config
+from etude.config.instantiate import plain_config
 from etude.config.overrides import apply_probe_settings, parse_overrides, quote_value
 from etude.errors import UserError
 from etude.experiment.start import FINISHED, run_state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -185,7 +186,8 @@ def test_kinds_declare_some_columns(make_collection: Make) -> None:
 
 def test_kinds_of_other_data_are_only_checked() -> None:
     targets = {"genre": {"kind": "label", "classes": ["a", "b"]}, "energy": {"kind": "scalar", "low": 0.0, "high": 1.0}}
-    check_kinds("demo", targets, {"genre": "label", "energy": [0, 1]})
+    demo = SimpleNamespace(name="demo", targets=targets)
+    check_kinds(demo, {"genre": "label", "energy": [0, 1]})
     for kinds in ({"genre": "scalar"}, {"mood": "label"}, {"energy": [0, 2]}):
         with pytest.raises(DataError, match=r"demo has the targets genre \(label\), energy \(scalar\), and only"):
-            check_kinds("demo", targets, kinds)
+            check_kinds(demo, kinds)

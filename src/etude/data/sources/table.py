@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +26,12 @@ from etude.data.partition import COLUMNS as OFFICIAL_COLUMNS
 from etude.data.partition import official_folds
 from etude.data.table_reader import ABSENT, infer_target, normalize_class_names, parse_declared_target, read_table
 from etude.errors import DataError
-from etude.files.safe_read import ListedFile, check_inside, enclosing_pack_or_run, expand_path, locate_listed, to_nfc
+from etude.files.safe_read import (
+    ListedFile,
+    expand_path,
+    locate_files,
+    to_nfc,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +41,6 @@ log = logging.getLogger(__name__)
 COLUMNS_OF_CLIPS = ("id", "path", "group", "split")  # columns that are never targets
 DESCRIPTION = "it describes clips; to use it as a target, set data.targets={{{0}: label}}"
 DESCRIPTIVE_COLUMNS = ("title", "artist", "licence", "license")  # columns that are targets only if declared
-FOREIGN = re.compile(r"(\w+://)|[A-Za-z]:[\\/]|\\\\")  # an address, or a Windows path with a drive or server
 
 Columns = dict[str, list[str]]
 
@@ -191,7 +194,7 @@ def _build_table(
     import pandas as pd
 
     rows: dict[str, list[Any]] = {"id": [], "path": [], "group": _find_groups(file, cells, targets)}
-    files, note = _locate_files(file, audio, cells["path"], locations)
+    files, note = locate_files(file, audio, cells["path"], locations)
     rows["path"] = [str(listed.path) for listed in files]
     rows["id"] = cells.get("id") or [
         _path_id(cell, entry, file) for cell, entry in zip(cells["path"], files, strict=True)
@@ -206,46 +209,6 @@ def _build_table(
         seen[clip] = location
     rows |= {key: [cell or None for cell in cells[key]] for key in DESCRIPTIVE_COLUMNS if key in cells}
     return pd.DataFrame(rows, dtype=object), note
-
-
-def _locate_files(
-    file: Path, audio: Path | None, paths: Sequence[str], locations: Sequence[str]
-) -> tuple[list[ListedFile], str]:
-    """Return the file of each row, and where missing files were searched, or "" if none is missing.
-
-    The number of files in each place is logged.
-
-    Raises:
-        DataError: A path is not a path of this system, or the table is inside a pack or a run and the path leads out.
-    """
-    home, name = (file.parent, "the folder of the table") if audio is None else (audio, "data.source.audio")
-    places = [(home, name), (file.parent, "the folder of the table"), (Path(), "the working folder")]
-    if owner := enclosing_pack_or_run(file):  # it may come from another user, and must not add files of this machine
-        del places[1:]
-    folders: dict[Path, str] = {}
-    for folder, text in places:
-        if not any(os.path.realpath(folder) == os.path.realpath(other) for other in folders):
-            folders[folder] = f"{text} ({os.path.realpath(folder)})"
-    files = []
-    for path, location in zip(paths, locations, strict=True):
-        if "\0" in path:
-            raise DataError(f"{location}: path {path!r} contains a null byte, which file names cannot contain")
-        if owner:
-            check_inside(home, path, location, f"the table is inside the pack or run {owner}")
-        listed = locate_listed(path.replace("\\", "/"), list(folders))  # the table may have been written on Windows
-        if not listed.exists and (match := FOREIGN.match(path)):
-            remedy = "is an address; download the file" if match[1] else "is a path of Windows; copy the file"
-            raise DataError(f"{location}: path {path!r} {remedy} and write its path on this system")
-        files.append(listed)
-    counts = Counter("absolute" if listed.folder is None else f"relative to {folders[listed.folder]}"
-                     for listed in files if listed.exists)  # fmt: skip
-    if counts:
-        log.info("%s: paths of clips: %s", file, ", ".join(f"{n} {kind}" for kind, n in counts.items()))
-    if renamed := [path for path, listed in zip(paths, files, strict=True) if listed.renamed]:
-        log.warning("%s: %d paths exist in another Unicode form, such as %s", file, len(renamed), renamed[0])
-    if all(listed.exists for listed in files):
-        return files, ""
-    return files, f"paths were searched in {', '.join(folders.values())}"
 
 
 def _path_id(path: str, listed: ListedFile, file: Path) -> str:
