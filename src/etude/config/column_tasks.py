@@ -1,24 +1,28 @@
-"""Tasks and targets of columns of the data, as options of the config groups `task` and `target`.
+"""Options that depend on the data or on an earlier run.
 
-A column that can be a target needs no file in conf/task and conf/target. Its options exist only while a config is
-composed, have the content of such files, and never replace a file.
+A column of the data that can be a target needs no file in conf/task and conf/target. Its options exist only while a
+config is composed, have the content of such files, and never replace a file. A run that starts from the weights of
+another run has the same backbone and frames by default.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
 from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
-from etude.config.instantiate import ALL, JOIN, DataColumns, read_columns, source_node
+from etude.config.instantiate import ALL, JOIN, DataColumns, inherited_nodes, read_columns, source_node
+from etude.config.stored import flatten
 from etude.errors import UserError
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
+    from omegaconf import DictConfig
 
 
 TARGET_NODES: dict[str, dict[str, Any]] = {  # content of a file in conf/target by kind
@@ -27,6 +31,7 @@ TARGET_NODES: dict[str, dict[str, Any]] = {  # content of a file in conf/target 
 }
 GROUPS = ("task", "target")
 DATA_KEYS = ("data", "experiment")  # overrides that select the data begin with one of these
+SELECTED = ("backbone", "feature", "experiment")  # groups that replace those of a run in transfer.init_from
 MAX_VARIANTS = 12  # maximum number of combinations of a sweep whose data are read
 
 
@@ -36,7 +41,6 @@ def loader_class() -> type[Any]:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.errors import MissingConfigException
     from hydra.types import RunMode
-    from omegaconf import DictConfig
 
     class ColumnTaskLoader(ConfigLoaderImpl):
         """Config loader that reads the columns of the data if a task or a target has no file."""
@@ -49,7 +53,15 @@ def loader_class() -> type[Any]:
             from_shell: bool = True,
             validate_sweep_overrides: bool = True,
         ) -> DictConfig:
-            arguments = (config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+            inherited = _inherited(self, overrides) if run_mode == RunMode.RUN else {}
+            selected = [*overrides, *(f"{group}={option}" for group, (option, _) in inherited.items())]
+            config = self._load(config_name, selected, run_mode, from_shell, validate_sweep_overrides)
+            for group, (_, node) in inherited.items():
+                _set_values(config, group, node, overrides)
+            return config
+
+        def _load(self, config_name: str | None, overrides: list[str], run_mode: RunMode, *flags: bool) -> DictConfig:
+            arguments: Any = (config_name, overrides, run_mode, *flags)
             missing = _missing_option(self, config_name, overrides) if run_mode == RunMode.MULTIRUN else ""
             try:
                 if not missing:  # in a sweep, Hydra skips missing options
@@ -79,6 +91,29 @@ def loader_class() -> type[Any]:
             return parsed, repository
 
     return ColumnTaskLoader
+
+
+def _inherited(loader: Any, overrides: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return the option and values of groups that a command does not select, of the run in `transfer.init_from`."""
+    parsed = _parse(overrides, loader)
+    given = {re.split("[./@]", override.key_or_group)[0] for override in parsed if not override.is_delete()
+             and (override.key_or_group in SELECTED or "/" in override.key_or_group)}  # fmt: skip
+    sources = [override.value() for override in parsed if override.key_or_group == "transfer.init_from"]
+    if "experiment" in given or not sources or not isinstance(sources[-1], str):
+        return {}
+    nodes = inherited_nodes(sources[-1])
+    repository = _repository(loader, None, overrides)
+    return {group: (option, node) for group, (option, node) in nodes.items()
+            if group not in given and repository.config_exists(f"{group}/{option}")}  # fmt: skip
+
+
+def _set_values(config: DictConfig, group: str, node: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Set the values of a group, except those that an override of the command sets."""
+    from omegaconf import OmegaConf
+
+    for key, value in flatten(node, f"{group}.").items():
+        if not any(f"{key}.".startswith(f"{text.lstrip('+').partition('=')[0]}.") for text in overrides):
+            OmegaConf.update(config, key, value, force_add=True)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -199,6 +200,37 @@ def stored_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if errors := config_errors(config):
         raise UserError("\n  ".join([f"{os.path.relpath(path)}: the run cannot be resumed:", *errors]))
     return relocate(config, path.parent, overrides)
+
+
+def inherited_nodes(source: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return the backbone and the frames of the run from which weights are copied, which are the default of transfer.
+
+    Args:
+        source: `transfer.init_from`: a run folder, or a checkpoint in it.
+
+    Returns:
+        The selected option and the values of `backbone` and `feature`. Empty if there is no readable config.
+
+    Raises:
+        UserError: The config would call code that is not trusted.
+    """
+    path = Path(source).expanduser()
+    folder = next((home for home in (path, *path.parents[:2]) if (home / "config.yaml").is_file()), None)
+    if folder is None:
+        return {}
+    try:
+        config = read_config(folder / "config.yaml")
+    except UserError:
+        return {}  # the weights may be readable
+    choices = config.get("choices")
+    options = choices if isinstance(choices, Mapping) else {}
+    nodes = {group: (options.get(group), config.get(group)) for group in ("backbone", "feature")}
+    result = {}
+    for group, (option, node) in nodes.items():
+        if isinstance(option, str) and isinstance(node, Mapping) and "${" not in json.dumps(node, default=str):
+            result[group] = (option, dict(node))
+    check_trusted([node for _, node in result.values()], NETWORK_MODULES)
+    return result
 
 
 def source_node(config: DictConfig) -> Mapping[str, Any]:

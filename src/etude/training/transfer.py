@@ -201,7 +201,7 @@ class Transfer:
             raise UserError(
                 f"transfer.init_from: {n_copied / n_weights:.0%} of the backbone's weights and {n_layers} of its "
                 f"{len(layers)} layers can be copied from {path}, less than transfer.min_copied={self.min_copied:g}; "
-                "use a backbone of the same kind and size"
+                "remove backbone from the command to use that of the run, or set one of the same kind and size"
                 + (", or set transfer.min_copied=0 to train the other weights from random values" if copied else "")
             )
 
@@ -228,5 +228,6 @@ def _check_front_end(recipe: dict[str, Any], front: dict[str, object] | None, pa
         return
     changed = ", ".join(f"{k}={stored.get(k)}" for k in sorted({*stored, *front}) if stored.get(k) != front.get(k))
     raise UserError(
-        f"transfer.init_from: {path} was trained on other frames (feature.front: {changed}); set the same values here"
+        f"transfer.init_from: {path} was trained on other frames (feature.front: {changed}); set the same values here, "
+        "or remove feature and backbone from the command to use those of this run"
     )
