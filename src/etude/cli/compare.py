@@ -83,6 +83,7 @@ def compare(
         list[str],
         typer.Option(metavar="AXIS=VALUE,VALUE", help="Only runs with one of these values; can be repeated."),
     ] = [],  # noqa: B006
+    trials: Annotated[bool, typer.Option("--trials", help="Show trial runs (debug=...) beside other runs.")] = False,
     out: Annotated[Path | None, out_option("the folder of a sweep; otherwise no files are written")] = None,
     formats: Annotated[list[str], format_option("Formats of the files.", *FORMATS)] = list(FORMATS),  # noqa: B006
     json: Json = False,
@@ -101,7 +102,8 @@ def compare(
         from etude.reports.comparison.axes import CompareOptions  # heavy: numpy
         from etude.reports.comparison.compare import compare_folders, comparison_values
 
-        options = CompareOptions(tuple(rows), tuple(cols), tuple(metrics), split, layout, filters, out, tuple(formats))
+        labels = (tuple(rows), tuple(cols), tuple(metrics))
+        options = CompareOptions(*labels, split, layout, filters, out, tuple(formats), trials=trials)
         comparison, paths = compare_folders(folders, options)
         return CommandResult(paths, comparison_values(comparison) if json else {})
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from tests.commands import compare as main
 
+from etude.reports.comparison.axes import CompareOptions
 from etude.reports.comparison.compare import compare, show
 from etude.reports.comparison.page import render_page
 from etude.reports.comparison.scores import COLUMNS, collect
@@ -165,3 +166,17 @@ def test_runs_before_and_after_a_change_of_labels_are_named(tmp_path: Path, writ
     (tmp_path / "run1/record.json").write_text(json.dumps(record), "utf-8")
     remarks = compare([tmp_path / "run0", tmp_path / "run1"]).remarks
     assert any("run0, run1: the audio or frames of made changed between" in remark for remark in remarks)
+
+
+def test_trial_runs_are_hidden_beside_other_runs(tmp_path: Path, write_run, make_table) -> None:
+    for name in ("first", "second"):
+        write_run(tmp_path / name, make_table())
+    path = tmp_path / "second" / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"trial": "fast"}))
+    comparison = compare([tmp_path], tests=False)
+    assert [run.folder.name for run in comparison.runs] == ["first"]
+    assert "1 trial run (debug=...) is hidden; --trials shows them." in comparison.remarks
+    for folders, options in (([tmp_path], CompareOptions(trials=True)), ([tmp_path / "second"], None)):
+        shown = compare(folders, options, tests=False)
+        assert "second" in [run.folder.name for run in shown.runs]
+        assert any("a trial run (debug=fast)" in remark for remark in shown.remarks)

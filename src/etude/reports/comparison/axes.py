@@ -45,6 +45,7 @@ class CompareOptions:
         out: Folder of the files. None means the folder of the sweep.
         formats: File formats.
         stem: File name without suffix.
+        trials: Whether trial runs are shown beside other runs.
 
     Raises:
         UserError: A metric, the split, the layout or a format is unknown, or an axis is in rows and in columns.
@@ -59,6 +60,7 @@ class CompareOptions:
     out: Path | None = None
     formats: Labels = FORMATS
     stem: str = "compare"
+    trials: bool = False
 
     def __post_init__(self) -> None:
         if both := set(self.rows) & set(self.cols):

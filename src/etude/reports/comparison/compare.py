@@ -28,7 +28,7 @@ from etude.reports.comparison.curves import CURVES_PAGE, render_curves
 from etude.reports.comparison.page import has_curves_page, render_page, split_title
 from etude.reports.comparison.pivot import pivot, table_notes
 from etude.reports.comparison.pooling import pool_folds, score_repeats
-from etude.reports.comparison.runs import ComparedRun, mean_titles, run_titles, scored_targets
+from etude.reports.comparison.runs import ComparedRun, hide_trials, mean_titles, run_titles, scored_targets
 from etude.reports.comparison.scores import (
     find_repetitions,
     no_scores_message,
@@ -83,8 +83,9 @@ def compare(folders: Sequence[str | Path], options: CompareOptions | None = None
         UserError: The options do not match the runs.
     """
     remarks = [remark for folder in folders for remark in _pool_folds(Path(folder))]
-    comparison = compare_runs(read_runs([Path(folder) for folder in folders]), options, tests)
-    comparison.remarks += remarks
+    runs, hidden = hide_trials(read_runs([Path(folder) for folder in folders]), options is not None and options.trials)
+    comparison = compare_runs(runs, options, tests)
+    comparison.remarks += [*remarks, *hidden]
     return comparison
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from etude.evaluation.formatting import printable
+from etude.evaluation.formatting import format_count, printable
 from etude.evaluation.means import MEAN, mean_name
 from etude.evaluation.measure import METRICS_VERSION
 from etude.evaluation.paired_tests import ScoredRun, ScoredTarget, scored_run
@@ -323,3 +323,18 @@ def _status_from_log(files: RunFolder) -> tuple[str, str]:
     if last:
         return "unfinished", f"unfinished; the last log message is: {printable(last[3])[:160].rstrip('.')}."
     return "unfinished", "unfinished, without log messages."
+
+
+def hide_trials(runs: Sequence[ComparedRun], shown: bool) -> tuple[list[ComparedRun], list[str]]:
+    """Return the runs without trial runs, whose scores have no meaning, and a remark about hidden ones.
+
+    Args:
+        runs: Runs in any state.
+        shown: Whether trial runs are shown too. They are always shown if there are no other runs.
+    """
+    trials = [run for run in runs if run.record.get("trial")]
+    if shown or not trials or len(trials) == len(runs):
+        return list(runs), []
+    verb = "is" if len(trials) == 1 else "are"
+    remark = f"{format_count(len(trials), 'trial run')} (debug=...) {verb} hidden; --trials shows them."
+    return [run for run in runs if run not in trials], [remark]
