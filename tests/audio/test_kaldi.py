@@ -11,7 +11,7 @@ from etude.audio.decode import decode
 from etude.audio.filterbanks import mel_bank
 from etude.audio.kaldi import ASTFront, EfficientATFront
 from etude.config.instantiate import make
-from etude.data.feature import Feature
+from etude.data.batches import Feature
 from etude.data.sources.demo import HOME
 
 CLIPS = [sorted((HOME / "clips" / genre).iterdir())[0] for genre in ("electronic", "metal", "orchestral")]

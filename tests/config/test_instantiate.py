@@ -18,7 +18,7 @@ Config = dict[str, Any]
 
 def test_nested_nodes_are_instantiated_first() -> None:
     node = {
-        "_target_": "etude.data.feature.Feature",
+        "_target_": "etude.data.batches.Feature",
         "front": {"_target_": "etude.audio.log_mel.LogMelChroma", "n_mels": 40},
     }
     feature = make(node, view="fused")

@@ -15,9 +15,9 @@ from pytorch_lightning import Trainer
 from tests.data.packed_source import PackedSource
 
 from etude.audio.log_mel import LogMelChroma
+from etude.data.batches import Feature
 from etude.data.collection import Collection, label_target, merge_classes, scalar_target
 from etude.data.datamodule import MusicData, build_datamodule
-from etude.data.feature import Feature
 from etude.data.pack import Pack
 from etude.data.pack_writer import write_pack
 from etude.data.packing import open_pack

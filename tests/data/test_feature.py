@@ -11,7 +11,7 @@ import pytest
 from etude.audio.log_mel import LogMelChroma, frames
 from etude.config.instantiate import make
 from etude.data.audio_files import ARRAY_FRONT_END
-from etude.data.feature import VIEWS, Feature
+from etude.data.batches import VIEWS, Feature
 from etude.errors import UserError
 
 FRONT = LogMelChroma(n_mels=20, n_chroma=24)

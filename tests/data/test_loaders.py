@@ -15,9 +15,8 @@ import torch
 from tests.data.packed_source import PackedSource
 
 from etude.audio.log_mel import LogMelChroma
-from etude.data.batches import Batch
+from etude.data.batches import Batch, Feature
 from etude.data.datamodule import MusicData, build_datamodule
-from etude.data.feature import Feature
 from etude.data.pack_writer import write_pack
 from etude.data.packing import open_pack
 from etude.data.splits import Split

@@ -17,8 +17,8 @@ from etude.audio.clip_statistics import StatisticsFront, default_front_end, fram
 from etude.audio.kaldi import EfficientATFront
 from etude.config.compose import conf_dir
 from etude.config.instantiate import make
+from etude.data.batches import Feature
 from etude.data.datamodule import MusicData
-from etude.data.feature import Feature
 from etude.data.packing import open_pack
 from etude.data.sources import pack as packs_of
 from etude.data.sources import table, union

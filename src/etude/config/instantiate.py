@@ -28,7 +28,7 @@ NETWORK_MODULES = (
     "etude.audio.kaldi",
     "etude.audio.log_mel",
     "etude.backbones",
-    "etude.data.feature",
+    "etude.data.batches",
     "etude.embeddings.readouts",
     "etude.tasks",
     "etude.training.augmentation",

@@ -52,6 +52,7 @@ COMMAND_OPTIONS = {"to": "out", "part": "split", "batch": "batch-size", "table":
 COMMAND_VALUES = {"layout": {"1": "classes", "2": "metrics", "3": "settings"}}
 # Targets by the name of their old module.
 TARGETS = {
+    "etude.data.feature": {"Feature": "etude.data.batches.Feature"},
     "etude.tasks.balance": {
         "Sum": "etude.tasks.loss_weighting.WeightedSum",
         "Random": "etude.tasks.loss_weighting.RandomWeighting",

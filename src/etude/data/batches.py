@@ -1,9 +1,9 @@
-"""Data set of clips, batches, and the sampler of reproducible crops."""
+"""Bins of the frames that a network receives, data set of clips, batches, and the sampler of reproducible crops."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,51 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from etude.audio.frontend import FrontEnd
+from etude.audio.log_mel import LogMelChroma
 from etude.data.pack import Pack
+from etude.errors import UserError
 
+VIEWS = ("mel", "chroma", "fused")
 CropIndex = tuple[int, float]  # index of a clip in its split; relative position in [0, 1) of the crop's start
 BUCKET = 32  # batches in a pool that is sorted by length; larger pools have less padding, smaller ones more randomness
+
+
+@dataclass(frozen=True)
+class Feature:
+    """Selection of bins from the frames of a front end.
+
+    Args:
+        view: `mel`, `chroma`, or `fused` (mel bands, then pitch classes).
+        sync: `none`, or `beat` for one frame a beat; the value is passed to the front end.
+        front: Front end that computes the frames. All views of a front end share one pack on disk.
+    """
+
+    view: str = "mel"
+    sync: str = "none"
+    front: FrontEnd = field(default_factory=LogMelChroma)
+
+    def __post_init__(self) -> None:
+        if self.view not in VIEWS:
+            raise UserError(f"feature.view must be one of {', '.join(VIEWS)}, got {self.view!r}")
+        if not isinstance(self.front, FrontEnd):  # the config accepts any value of a group that is set as a key
+            raise UserError(f"feature.front={self.front}: is not a front end; select one with feature/front=<name>")
+        if self.view != "mel" and not self.front.n_chroma:
+            raise UserError(f"feature.view={self.view}: this front end computes no chroma; use feature.view=mel")
+        object.__setattr__(self, "front", replace(self.front, sync=self.sync))
+
+    @property
+    def columns(self) -> slice:
+        """Bins of a frame (140,) that belong to the view."""
+        mels = self.front.n_mels
+        return {"mel": slice(0, mels), "chroma": slice(mels, self.front.bins), "fused": slice(0, self.front.bins)}[
+            self.view
+        ]
+
+    @property
+    def bins(self) -> int:
+        """Width of the view, F."""
+        return self.columns.stop - self.columns.start
 
 
 @dataclass

@@ -17,9 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from etude.config.instantiate import make
-from etude.data.batches import Batch, Clips, CropBatchSampler, target_tensor
+from etude.data.batches import Batch, Clips, CropBatchSampler, Feature, target_tensor
 from etude.data.collection import Collection, check_kinds
-from etude.data.feature import Feature
 from etude.data.pack import LONGEST, Pack, PackOptions
 from etude.data.packing import open_pack
 from etude.data.partition import SPLITS, UNUSED

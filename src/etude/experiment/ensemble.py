@@ -317,7 +317,7 @@ def ensemble_config(members: Sequence[MemberRun], recipe: Mapping[str, Any], nam
                for mapping in configs if (mapping.get("backbone") or {}).get("weights")]  # fmt: skip
     config["backbone"] = {**(config.get("backbone") or {}), "weights": join_distinct(weights) or None}
     if recipe.get("views"):
-        config["feature"] = {"_target_": "etude.data.feature.Feature", "front": dict(recipe["front"])}
+        config["feature"] = {"_target_": "etude.data.batches.Feature", "front": dict(recipe["front"])}
     return config
 
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from etude.audio.log_mel import LogMelChroma
+from etude.data.batches import Feature
 from etude.data.collection import Collection, label_target, scalar_target
 from etude.data.datamodule import MusicData, build_datamodule
-from etude.data.feature import Feature
 from etude.data.pack import Pack, PackOptions
 from etude.data.pack_writer import write_pack
 from etude.data.sources import pack as packs_of
