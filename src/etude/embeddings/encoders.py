@@ -72,10 +72,13 @@ def encoder_recipe(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if "weights" not in config["backbone"]:
         raise UserError(f"--backbone {name}: has no pretrained weights; train it, and give the run instead")
     if config["backbone"]["weights"] is None:
-        embedded = [*resolve(config["backbone"]["_target_"]).embedded_weights]
+        network = resolve(config["backbone"]["_target_"])
+        embedded = [*network.embedded_weights]
         if not embedded or any(text.startswith("backbone.weights=") for text in overrides):
             choices = " or ".join([*(f"backbone.weights={weights}" for weights in embedded), "backbone.weights=FILE"])
-            raise UserError(f"--backbone {name}: its weights are random; use {choices}")
+            names = f", or the name of published weights: {', '.join(network.published_weights)}"
+            names = names if network.published_weights else ""
+            raise UserError(f"--backbone {name}: its weights are random; use {choices}{names}")
         config["backbone"]["weights"] = embedded[0]
     feature = make(config["feature"])
     config["task"] = {**config["task"], "targets": {}}

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from etude.errors import DataError, UserError
+from etude.files.journal import file_hash
+from etude.files.published import CARD, HUB, HUB_MODELS, HubModel, announce_download, weights_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -121,23 +123,39 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def find_model_file(model: str, name: str) -> Path | None:
-    """Return a file of a published model, from a local folder, the cache of the Hugging Face hub, or the hub.
+    """Return a file of a published model.
 
     Args:
-        model: A folder, or the name of a repository of the hub, such as `m-a-p/MERT-v1-95M`.
+        model: A folder, or the name of a repository of the Hugging Face hub, such as `m-a-p/MERT-v1-95M`. A repository
+            is searched in the folder `ETUDE_WEIGHTS` (`MERT-v1-95M`), in the cache of the hub, and on the hub.
         name: Name of the file.
 
     Returns:
         Path of the file; None if the model has no such file.
 
     Raises:
-        UserError: There is no such folder or repository, or the hub cannot be reached.
+        UserError: There is no such folder or repository, the hub cannot be reached, or the file differs from the
+            published one.
     """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder / name if (folder / name).is_file() else None
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model):
-        raise UserError(f"backbone.model={model}: there is no such folder")
+    is_repository = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model)
+    own_folder = weights_folder()
+    stored = [own_folder / model.partition("/")[2]] if own_folder and is_repository else []
+    for folder in (Path(model).expanduser(), *stored):
+        if folder.is_dir():
+            return folder / name if (folder / name).is_file() else None
+    if not is_repository:
+        raise UserError(
+            f"backbone.model={model}: there is no such folder; set the path of a folder or a repository of the Hugging "
+            f"Face hub, such as {', '.join(HUB_MODELS)}"
+        )
+    return _find_hub_file(model, name)
+
+
+def _find_hub_file(model: str, name: str) -> Path | None:
+    """Return a file of a repository from the cache of the Hugging Face hub or from the hub, see `find_model_file`.
+
+    A known model is downloaded at its known revision. An earlier copy in the cache is used at any revision.
+    """
     try:
         from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -146,18 +164,31 @@ def find_model_file(model: str, name: str) -> Path | None:
             f"backbone.model={model}: is no folder, and a download requires huggingface-hub, which is not installed: "
             "pip install 'etude[hf]'"
         ) from error
+    known = HUB_MODELS.get(model, HubModel(CARD))
     try:
-        cached = try_to_load_from_cache(model, name)
+        pin = {} if known.revision is None else {"revision": known.revision}
+        if pin and isinstance(try_to_load_from_cache(model, "config.json"), str):
+            pin = {}  # all files have the revision of this config
+        cached = try_to_load_from_cache(model, name, **pin)
         if cached is _CACHED_NO_EXIST:
             return None
-        return Path(cached if isinstance(cached, str) else hf_hub_download(model, name))
+        if isinstance(cached, str):
+            return Path(cached)
+        if name == "config.json":  # the first file
+            announce_download(f"backbone.model={model}", known.size, known.licence, f"{HUB}/{model}")
+        path = Path(hf_hub_download(model, name, **pin))
     except Exception as error:  # any failure of the hub, the connection or the disk
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             return None
+        folder = (weights_folder() or Path("$ETUDE_WEIGHTS")) / model.partition("/")[2]
         raise UserError(
             f"backbone.model={model}: is no folder, and {name} cannot be downloaded ({type(error).__name__}); check "
-            "the name, or download the files on a machine with internet access and set backbone.model=/path/to/folder"
+            f"the name, or download {HUB}/{model} on a machine with internet access into {folder}, or into another "
+            "folder and set backbone.model=/path/to/folder"
         ) from error
+    if pin and name == known.file and known.sha256 is not None and file_hash(path) != known.sha256:
+        raise UserError(f"{path}: differs from the published {name} of {model}; delete it to download it again")
+    return path
 
 
 def read_model_json(model: str, name: str) -> dict[str, Any] | None:
