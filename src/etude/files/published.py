@@ -200,7 +200,7 @@ def download(weights: PublishedWeights) -> Path:
     remedy = f"set the environment variable {CACHE_VARIABLE} to another folder"
     with os_errors.explain_errors(path.parent, remedy):
         ownership.open_folder(path.parent)
-        with journal.Lock(path.with_name(f"{path.name}.lock"), path.name) as lock:
+        with journal.Lock(path.with_name(f".{path.name}.lock"), path.name) as lock:
             lock.acquire(wait=True)
             if not path.is_file():
                 partial = path.with_name(f"{path.name}.partial")
