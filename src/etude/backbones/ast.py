@@ -269,9 +269,9 @@ class AST(Backbone):
 
     @classmethod
     def check_weights(cls, config: Mapping[str, Any]) -> None:
-        """Check that the file of the weights exists. ImageNet weights are downloaded later."""
+        """Check that the file of the weights exists, or download it. ImageNet weights are downloaded later."""
         if config.get("weights") != UNTRAINED:
-            check_weights_file(config.get("weights"))
+            check_weights_file(config.get("weights"), PUBLISHED)
 
     def initialise(self) -> None:
         """Load the pretrained weights.

@@ -72,16 +72,18 @@ class Backbone(nn.Module):
 
     @classmethod
     def check_weights(cls, config: Mapping[str, Any]) -> None:
-        """Check that the files of pretrained weights exist, without reading them. The default knows embedded weights.
+        """Check that the files of pretrained weights exist, without reading them. Published weights are downloaded.
+
+        The default checks the weights of a backbone with embedded weights.
 
         Args:
             config: Config of the backbone.
 
         Raises:
-            UserError: A file is missing.
+            UserError: A file is missing and cannot be downloaded.
         """
         if cls.embedded_weights and config.get("weights") is not None:
-            find_weights_file(config["weights"], cls.embedded_weights)
+            find_weights_file(config["weights"], cls.embedded_weights, cls.published_weights)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Embed a batch of clips.

@@ -53,16 +53,14 @@ def read_weights(
     return read_tensors(file) if file else fetch_weights(model)
 
 
-def check_weights_file(
-    weights: str | None, published: Mapping[str, PublishedWeights] = MappingProxyType({})
-) -> None:
+def check_weights_file(weights: str | None, published: Mapping[str, PublishedWeights] = MappingProxyType({})) -> None:
     """Check that the value of `backbone.weights` is a name or an existing file. Published weights are downloaded.
 
     Raises:
         UserError: There is no such file, or it cannot be downloaded.
     """
-    if weights not in (None, IMAGENET, UNTRAINED):
-        find_file(str(weights), published)
+    if weights is not None and weights != IMAGENET:
+        find_file(weights, published)
 
 
 def find_file(weights: str, published: Mapping[str, PublishedWeights]) -> Path:

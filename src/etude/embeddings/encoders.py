@@ -76,9 +76,9 @@ def encoder_recipe(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         embedded = [*network.embedded_weights]
         if not embedded or any(text.startswith("backbone.weights=") for text in overrides):
             choices = " or ".join([*(f"backbone.weights={weights}" for weights in embedded), "backbone.weights=FILE"])
-            names = f", or the name of published weights: {', '.join(network.published_weights)}"
-            names = names if network.published_weights else ""
-            raise UserError(f"--backbone {name}: its weights are random; use {choices}{names}")
+            if network.published_weights:
+                choices += f", or the name of published weights: {', '.join(network.published_weights)}"
+            raise UserError(f"--backbone {name}: its weights are random; use {choices}")
         config["backbone"]["weights"] = embedded[0]
     feature = make(config["feature"])
     config["task"] = {**config["task"], "targets": {}}

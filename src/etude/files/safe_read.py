@@ -166,17 +166,17 @@ def _find_hub_file(model: str, name: str) -> Path | None:
         ) from error
     known = HUB_MODELS.get(model, HubModel(CARD))
     try:
-        pin = {} if known.revision is None else {"revision": known.revision}
-        if pin and isinstance(try_to_load_from_cache(model, "config.json"), str):
-            pin = {}  # all files have the revision of this config
-        cached = try_to_load_from_cache(model, name, **pin)
+        revision = known.revision
+        if revision is not None and isinstance(try_to_load_from_cache(model, "config.json"), str):
+            revision = None  # all files have the revision of this config
+        cached = try_to_load_from_cache(model, name, revision=revision)
         if cached is _CACHED_NO_EXIST:
             return None
         if isinstance(cached, str):
             return Path(cached)
         if name == "config.json":  # the first file
             announce_download(f"backbone.model={model}", known.size, known.licence, f"{HUB}/{model}")
-        path = Path(hf_hub_download(model, name, **pin))
+        path = Path(hf_hub_download(model, name, revision=revision))
     except Exception as error:  # any failure of the hub, the connection or the disk
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             return None
@@ -186,7 +186,7 @@ def _find_hub_file(model: str, name: str) -> Path | None:
             f"the name, or download {HUB}/{model} on a machine with internet access into {folder}, or into another "
             "folder and set backbone.model=/path/to/folder"
         ) from error
-    if pin and name == known.file and known.sha256 is not None and file_hash(path) != known.sha256:
+    if revision is not None and name == known.file and known.sha256 is not None and file_hash(path) != known.sha256:
         raise UserError(f"{path}: differs from the published {name} of {model}; delete it to download it again")
     return path
 
