@@ -43,6 +43,7 @@ class Server:
         sent: Number of bytes after which each answer is cut off, in order; None for all bytes.
         delay: Seconds before an answer is cut off.
         declared: Whether the answer states its length.
+        redirects: Whether each address refers to another one, as those of releases.
         requests: Path and range of each request.
     """
 
@@ -52,11 +53,17 @@ class Server:
     sent: list[int | None] = field(default_factory=list)
     delay: float = 0.0
     declared: bool = True
+    redirects: bool = False
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     address: str = ""
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         wanted = handler.headers.get("Range")
+        if self.redirects and not handler.path.startswith("/moved/"):
+            handler.send_response(302)
+            handler.send_header("Location", f"/moved{handler.path}")
+            handler.end_headers()
+            return
         self.requests.append((handler.path, wanted))
         sent = self.sent.pop(0) if self.sent else None
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.ranges else 0
@@ -190,6 +197,12 @@ def test_download_that_is_cut_off_is_resumed(
     assert f"{FILE}: cut off after 200,000 of {len(server.content):,} bytes; the download is resumed" in caplog.text
     assert caplog.text.count("licence") == 1
     assert stored_names() == [FILE]
+
+
+def test_redirected_download_is_resumed(server: Server, weights: PublishedWeights) -> None:
+    server.redirects, server.sent = True, [200_000, None]
+    assert find_published(weights).read_bytes() == server.content
+    assert server.requests == [(f"/moved/files/{FILE}", None), (f"/moved/files/{FILE}", "bytes=200000-")]
 
 
 def test_later_command_resumes_the_download(server: Server, weights: PublishedWeights) -> None:
