@@ -9,10 +9,10 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
+from etude.audio.checkpoint_fronts import find_model_file
 from etude.errors import UserError
 from etude.files.journal import file_hash
 from etude.files.published import HUB_MODELS
-from etude.files.safe_read import find_model_file
 
 MERT = "m-a-p/MERT-v1-95M"
 WEIGHTS = "pytorch_model.bin"
