@@ -311,13 +311,13 @@ def test_invalid_options_are_refused(tmp_path: Path) -> None:
 def test_hub_is_asked_only_for_names_of_repositories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(tmp_path, "hubert")
 
-    def download(repository: str, name: str) -> str:
-        assert repository == "someone/encoder"
+    def download(repository: str, name: str, revision: str | None) -> str:
+        assert (repository, revision) == ("someone/encoder", None)
         if not (tmp_path / name).is_file():
             raise huggingface_hub.errors.EntryNotFoundError(name)
         return str(tmp_path / name)
 
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     config = network_values("someone/encoder")
     net = HF(1, "someone/encoder", config)
@@ -326,7 +326,7 @@ def test_hub_is_asked_only_for_names_of_repositories(tmp_path: Path, monkeypatch
     with pytest.raises(UserError, match="there is no such folder"):
         network_values("some/missing/folder")
 
-    def fail(*_: str) -> str:
+    def fail(*_: str, **__: str | None) -> str:
         raise huggingface_hub.errors.LocalEntryNotFoundError("offline")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)

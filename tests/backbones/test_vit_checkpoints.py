@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from etude.backbones import vit_checkpoints
 from etude.backbones.ast import AST
 from etude.errors import UserError
+from etude.files.published import AST as PUBLISHED
 
 DISTILLED = "deit_tiny_distilled_patch16_224"
 
@@ -208,6 +210,23 @@ def test_ast_loads_with_other_strides_and_fewer_blocks(audio_network: Callable[.
     net = initialised(128, model=DISTILLED, weights=str(path), depth=2, fstride=16, tstride=16)
     assert net.get_parameter("patches.positions.table").shape == (1, 64, 8, 192)
     assert embed(net, torch.randn(2, 300, 128), 300, 20).isfinite().all()
+
+
+@pytest.mark.parametrize("stride", [10, 16])
+def test_ast_of_its_authors_is_found_by_name(
+    stride: int, audio_network: Callable[..., tuple[nn.Module, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, path = audio_network(max_length=200)
+    entry = replace(PUBLISHED["audioset"], file=path.name, options={"model": DISTILLED})
+    monkeypatch.setitem(PUBLISHED, "audioset", entry)
+    monkeypatch.setenv("ETUDE_WEIGHTS", str(path.parent))
+    options: dict[str, Any] = {"model": DISTILLED, "depth": 3, "span": 200, "fstride": stride, "tstride": stride}
+    expected = initialised(128, weights=str(path), **options)
+    (path.parent / "config.json").write_text('{"frequency_stride": 16}')  # of another network in this folder
+    net = initialised(128, weights="audioset", **options)
+    x = torch.randn(1, 200, 128)
+    assert torch.equal(embed(net, x), embed(expected, x))
+    assert net.skips_standardisation and AST(128, weights="audioset", **options).skips_standardisation
 
 
 def audiomae_network(folder: Path, **settings: Any) -> tuple[Any, Path]:

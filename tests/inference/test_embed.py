@@ -261,6 +261,11 @@ def test_long_windows_do_not_share_a_step_of_the_network(
             "--backbone efficientat: its weights are random; use backbone.weights=mn04_as or backbone.weights=FILE",
         ),
         (["music", "--backbone=timm"], "--backbone timm: its weights are random; use backbone.weights=FILE"),
+        (
+            ["music", "--backbone=ast"],
+            "--backbone ast: its weights are random; use backbone.weights=FILE, or the name of published weights: "
+            "audioset",
+        ),
         (["music", "--backbone=nothing"], "--backbone nothing: there is no such backbone; choose one of ast, "),
         (
             ["run", "music", "backbone.weights=x"],

@@ -1,13 +1,16 @@
-"""Front ends of the feature extractors of published audio checkpoints.
+"""Files of published audio checkpoints, also from the Hugging Face hub, and front ends of their feature extractors.
 
 The frames equal those of the feature extractors of the library transformers, which is not imported here.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -15,6 +18,8 @@ from etude.audio import filterbanks
 from etude.audio.frontend import FrontEnd
 from etude.audio.log_mel import LogMelChroma
 from etude.errors import UserError
+from etude.files.journal import file_hash
+from etude.files.published import CARD, HUB, HUB_MODELS, HubModel, announce_download, weights_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -188,3 +193,94 @@ def _clap_filters(front: ClapFront) -> np.ndarray:
     if not front.htk:
         filters *= (2 / (corners[2:] - corners[:-2]))[:, None]
     return np.ascontiguousarray(filters.T)
+
+
+def find_model_file(model: str, name: str) -> Path | None:
+    """Return a file of a published model.
+
+    Args:
+        model: A folder, or the name of a repository of the Hugging Face hub, such as `m-a-p/MERT-v1-95M`. A repository
+            is searched in the folder `ETUDE_WEIGHTS` (`MERT-v1-95M`), in the cache of the hub, and on the hub.
+        name: Name of the file.
+
+    Returns:
+        Path of the file; None if the model has no such file.
+
+    Raises:
+        UserError: There is no such folder or repository, the hub cannot be reached, or the file differs from the
+            published one.
+    """
+    is_repository = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model)
+    own_folder = weights_folder()
+    stored = [own_folder / model.partition("/")[2]] if own_folder and is_repository else []
+    for folder in (Path(model).expanduser(), *stored):
+        if folder.is_dir():
+            return folder / name if (folder / name).is_file() else None
+    if not is_repository:
+        raise UserError(
+            f"backbone.model={model}: there is no such folder; set the path of a folder or a repository of the Hugging "
+            f"Face hub, such as {', '.join(HUB_MODELS)}"
+        )
+    return _find_hub_file(model, name)
+
+
+def _find_hub_file(model: str, name: str) -> Path | None:
+    """Return a file of a repository from the cache of the Hugging Face hub or from the hub, see `find_model_file`.
+
+    A known model is downloaded at its known revision. An earlier copy in the cache is used at any revision.
+    """
+    try:
+        from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise UserError(
+            f"backbone.model={model}: is no folder, and a download requires huggingface-hub, which is not installed: "
+            "pip install 'etude[hf]'"
+        ) from error
+    known = HUB_MODELS.get(model, HubModel(CARD))
+    try:
+        revision = known.revision
+        if revision is not None and isinstance(try_to_load_from_cache(model, "config.json"), str):
+            revision = None  # all files have the revision of this config
+        cached = try_to_load_from_cache(model, name, revision=revision)
+        if cached is _CACHED_NO_EXIST:
+            return None
+        if isinstance(cached, str):
+            return Path(cached)
+        if name == "config.json":  # the first file
+            announce_download(f"backbone.model={model}", known.size, known.licence, f"{HUB}/{model}")
+        path = Path(hf_hub_download(model, name, revision=revision))
+    except Exception as error:  # any failure of the hub, the connection or the disk
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            return None
+        folder = (weights_folder() or Path("$ETUDE_WEIGHTS")) / model.partition("/")[2]
+        raise UserError(
+            f"backbone.model={model}: is no folder, and {name} cannot be downloaded ({type(error).__name__}); check "
+            f"the name, or download {HUB}/{model} on a machine with internet access into {folder}, or into another "
+            "folder and set backbone.model=/path/to/folder"
+        ) from error
+    if revision is not None and name == known.file and known.sha256 is not None and file_hash(path) != known.sha256:
+        raise UserError(f"{path}: differs from the published {name} of {model}; delete it to download it again")
+    return path
+
+
+def read_model_json(model: str, name: str) -> dict[str, Any] | None:
+    """Return the content of a JSON file of a published model, or None if it has no such file.
+
+    Args:
+        model: Same as in `find_model_file`.
+        name: Name of the file.
+
+    Raises:
+        UserError: The file cannot be read, or contains no object.
+    """
+    path = find_model_file(model, name)
+    if path is None:
+        return None
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must contain a JSON object")
+    return content

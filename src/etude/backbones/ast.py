@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from etude.backbones.base import Backbone
 from etude.backbones.patches import Drop, LearnedPositions, Patches, SinusoidalPositions, TokenState
 from etude.backbones.vit_checkpoints import (
+    AUDIOSET_ROWS,
     IMAGE,
     IMAGENET,
     UNTRAINED,
@@ -27,9 +29,12 @@ from etude.backbones.vit_checkpoints import (
     full_name,
     mismatch_error,
     read_weights,
+    rows_of_ast,
     weights_kind,
 )
 from etude.errors import UserError
+from etude.files.published import AST as PUBLISHED
+from etude.files.published import PublishedWeights
 from etude.files.safe_read import read_tensors
 
 if TYPE_CHECKING:
@@ -92,10 +97,10 @@ class AST(Backbone):
         bins: Feature bins per frame, F.
         model: Name of a vision transformer of timm, or `tiny` (5 M weights), `small` (22 M) or `base` (86 M). With a
             distillation token, the embedding is the mean of the class token and the distillation token.
-        weights: Initial weights: `imagenet` for the ImageNet weights of timm, or a file with the parameter names of
-            timm or of an AST of `transformers`; None for random weights. Weights trained on AudioSet require
-            `feature=audioset`. `untrained` builds the network of pretrained weights with random weights, for short
-            tests of a run without the weights.
+        weights: Initial weights: `imagenet` for the ImageNet weights of timm, `audioset` for the AST of its authors,
+            which is downloaded, or a file with the parameter names of timm or of an AST of `transformers`; None for
+            random weights. Weights trained on AudioSet require `feature=audioset`. `untrained` builds the network of
+            pretrained weights with random weights, for short tests of a run without the weights.
         depth: Number of blocks, counted from the first; None for all.
         patch: Side of a patch, in frames and bins; None for the model's own value. If frames have fewer bins, the
             height of a patch is the number of bins.
@@ -118,8 +123,10 @@ class AST(Backbone):
 
     Raises:
         ValueError: A name is unknown, a share is outside its range, or pretrained weights have no such positions.
+        UserError: The named weights are those of another model.
     """
 
+    published_weights: Mapping[str, PublishedWeights] = MappingProxyType(PUBLISHED)
     required_front_end = "etude.audio.kaldi.ASTFront"  # of weights for which standardisation is skipped
 
     def __init__(
@@ -144,6 +151,11 @@ class AST(Backbone):
         shares = {"drop_time": drop_time, "drop_frequency": drop_frequency, "drop_patches": drop_patches}
         if wrong := [name for name, share in shares.items() if not 0 <= share < 1]:
             raise ValueError(f"backbone.{wrong[0]} must be in [0, 1), got {shares[wrong[0]]}")
+        if weights in PUBLISHED and model != (own_model := PUBLISHED[weights].options["model"]):
+            raise UserError(
+                f"backbone.model={model}: backbone.weights={weights} are the weights of another model; set "
+                f"backbone.model={own_model}"
+            )
         net = create_transformer(model, depth, proj_drop_rate=dropout, drop_path_rate=drop_path)
         self.model, self.weights, self.depth = model, weights, depth
         self.dim, n_prefix = net.embed_dim, net.num_prefix_tokens
@@ -179,6 +191,8 @@ class AST(Backbone):
 
         This is determined from the names of the tensors. The result is False if the file is missing.
         """
+        if self.weights in PUBLISHED:
+            return True
         if self.weights in (None, IMAGENET) or not Path(str(self.weights)).is_file():
             return False
         return weights_kind(read_tensors(Path(str(self.weights)))) != IMAGE
@@ -255,9 +269,9 @@ class AST(Backbone):
 
     @classmethod
     def check_weights(cls, config: Mapping[str, Any]) -> None:
-        """Check that the file of the weights exists. ImageNet weights are downloaded later."""
+        """Check that the file of the weights exists, or download it. ImageNet weights are downloaded later."""
         if config.get("weights") != UNTRAINED:
-            check_weights_file(config.get("weights"))
+            check_weights_file(config.get("weights"), PUBLISHED)
 
     def initialise(self) -> None:
         """Load the pretrained weights.
@@ -270,11 +284,12 @@ class AST(Backbone):
         if self.weights == UNTRAINED:
             log.warning("backbone.weights=%s: the weights are random, so the scores are meaningless", UNTRAINED)
             return
-        tensors = read_weights(self.weights, full_name(self.model))
+        tensors = read_weights(self.weights, full_name(self.model), PUBLISHED)
         own = self.state_dict()
-        folder = None if self.weights == IMAGENET else Path(self.weights).parent
+        is_named = self.weights == IMAGENET or self.weights in PUBLISHED
+        rows = AUDIOSET_ROWS if is_named else rows_of_ast(Path(self.weights).parent, self.rows)
         try:
-            converted = convert_weights(tensors, own, self.n_placed_prefix, folder)
+            converted = convert_weights(tensors, own, self.n_placed_prefix, rows)
             self.load_state_dict({key: value for key, value in converted.items() if key in own or self.depth is None})
         except (KeyError, RuntimeError) as error:
             raise mismatch_error(self.weights, self.model, error) from error

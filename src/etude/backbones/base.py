@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from etude.errors import UserError
+from etude.files.published import PublishedWeights, find_published
 
 WEIGHTS = Path(__file__).with_name("weights")  # folder of embedded weights
 State = tuple[Any, ...]  # passed from step to step: values (B, ...), lengths (B,), and anything derived from these
@@ -38,6 +39,7 @@ class Backbone(nn.Module):
         version: Version of the computation. It is increased when the outputs for equal frames and weights change, so
             that stored embeddings are computed again.
         embedded_weights: Stems of the files of the weights in the package, by the name in `backbone.weights`.
+        published_weights: Weights that are downloaded, by the name in `backbone.weights`.
         weights_keys: Keys of the config that only select the weights. They are no part of the identity of an encoder.
         libraries: Libraries whose versions can change the outputs.
         tag_names: Names of the outputs of the classifier in the pretrained weights; empty without such a classifier.
@@ -58,6 +60,7 @@ class Backbone(nn.Module):
     axis: int = 1
     version: int = 1
     embedded_weights: Mapping[str, str] = MappingProxyType({})
+    published_weights: Mapping[str, PublishedWeights] = MappingProxyType({})
     weights_keys: Sequence[str] = ("weights",)
     libraries: Sequence[str] = ("timm", "torch")
     tag_names: Sequence[str] = ()
@@ -69,16 +72,18 @@ class Backbone(nn.Module):
 
     @classmethod
     def check_weights(cls, config: Mapping[str, Any]) -> None:
-        """Check that the files of pretrained weights exist, without reading them. The default knows embedded weights.
+        """Check that the files of pretrained weights exist, without reading them. Published weights are downloaded.
+
+        The default checks the weights of a backbone with embedded weights.
 
         Args:
             config: Config of the backbone.
 
         Raises:
-            UserError: A file is missing.
+            UserError: A file is missing and cannot be downloaded.
         """
         if cls.embedded_weights and config.get("weights") is not None:
-            find_weights_file(config["weights"], cls.embedded_weights)
+            find_weights_file(config["weights"], cls.embedded_weights, cls.published_weights)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Embed a batch of clips.
@@ -206,22 +211,27 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
 
-def find_weights_file(weights: str, embedded: Mapping[str, str]) -> Path:
-    """Return the file of pretrained weights.
+def find_weights_file(
+    weights: str, embedded: Mapping[str, str], published: Mapping[str, PublishedWeights] = MappingProxyType({})
+) -> Path:
+    """Return the file of pretrained weights. Published weights are downloaded if they are not on this machine.
 
     Args:
-        weights: Value of `backbone.weights`, a name of embedded weights or a file.
+        weights: Value of `backbone.weights`, a file or the name of weights.
         embedded: Stems of the files of embedded weights, by name.
+        published: Published weights, by name.
 
     Raises:
-        UserError: The value is neither a name nor a file.
+        UserError: The value is neither a name nor a file, or the file cannot be downloaded.
+        RunError: The disk is full.
     """
     path = WEIGHTS / f"{embedded[weights]}.safetensors" if weights in embedded else Path(weights).expanduser()
-    if not path.is_file():
-        raise UserError(
-            f"backbone.weights={weights}: there is no such weights file; set {', '.join(embedded)} or a file"
-        )
-    return path
+    if path.is_file():
+        return path
+    if weights in published:
+        return find_published(published[weights])
+    names = ", ".join([*embedded, *published])
+    raise UserError(f"backbone.weights={weights}: there is no such weights file; set {names} or a file")
 
 
 def read_tag_names(weights: str | None, embedded: Mapping[str, str]) -> list[str]:

@@ -9,6 +9,7 @@ frequency, so the published filters are transposed when they are loaded.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import cast
 
@@ -18,9 +19,10 @@ from torch import Tensor, nn
 from etude.audio.frontend_modules import MaskedBatchNorm, valid
 from etude.backbones.base import Backbone, State, find_weights_file, read_tag_names
 from etude.errors import UserError
+from etude.files.published import AUDIOSET, EFFICIENTAT, PublishedWeights
 from etude.files.safe_read import read_tensors
 
-EMBEDDED_WIDTH = 0.4
+EMBEDDED, EMBEDDED_WIDTH = "mn04_as", 0.4
 CLASSIFIER = ("classifier.2.weight", "classifier.2.bias", "classifier.5.weight", "classifier.5.bias")  # a published MLP
 # kernel, expanded channels, channels, squeeze-excitation, hard swish, stride: MobileNetV3-large at width 1
 LAYERS = (
@@ -37,32 +39,40 @@ class EfficientAT(Backbone):
 
     Args:
         bins: Feature bins per frame, F.
-        width: Multiplier of all channels: 0.4 for the published mn04, 1.0 for mn10, ...
-        weights: Pretrained weights, which require `feature=efficientat`: `mn04_as`, which is embedded, or a published
-            file (mn10_as_mAP_471.pt, ...). None for random weights and standardised frames.
+        width: Multiplier of all channels: 0.4 for the published mn04, 1.0 for mn10, ... None for the width of the
+            weights if they have a published name, otherwise 0.4.
+        weights: Pretrained weights, which require `feature=efficientat`: `mn04_as`, which is embedded, the name of
+            other published weights (`mn10_as`, ...), which are downloaded, or a file. None for random weights and
+            standardised frames.
 
     Attributes:
         dim: Size of the embedding, D.
-        tag_names: Classes of the pretrained classifier. They are known for `mn04_as`, and for a file with the 527
-            classes of AudioSet once it is read.
+        tag_names: Classes of the pretrained classifier. They are known for the names of weights trained on AudioSet,
+            and for a file with the 527 classes of AudioSet once it is read.
 
     Raises:
-        UserError: `width` is not the width of the embedded weights.
+        UserError: `width` is not the width of the weights.
     """
 
     required_front_end = "etude.audio.kaldi.EfficientATFront"
-    embedded_weights: Mapping[str, str] = MappingProxyType({"mn04_as": "mn04_as"})
+    embedded_weights: Mapping[str, str] = MappingProxyType({EMBEDDED: EMBEDDED})
+    published_weights: Mapping[str, PublishedWeights] = MappingProxyType(EFFICIENTAT)
     axis = 2
 
-    def __init__(self, bins: int, width: float = 0.4, weights: str | None = None) -> None:
+    def __init__(self, bins: int, width: float | None = None, weights: str | None = None) -> None:
         super().__init__()
+        published = _published_weights(weights)
+        own_width = EMBEDDED_WIDTH if published is None else float(published.options["width"])
+        width = own_width if width is None else width
         self.width, self.weights, self.skips_standardisation = width, weights, weights is not None
-        if weights in self.embedded_weights and width != EMBEDDED_WIDTH:
+        if weights in (*self.embedded_weights, *self.published_weights) and width != own_width:
             raise UserError(
-                f"backbone.width={width:g}: backbone.weights={weights} has width {EMBEDDED_WIDTH:g}; set "
-                f"backbone.width={EMBEDDED_WIDTH:g}, or the file of a network of this width"
+                f"backbone.width={width:g}: backbone.weights={weights} has width {own_width:g}; set "
+                f"backbone.width={own_width:g}, or the file of a network of this width"
             )
-        self.tag_names = read_tag_names(weights, self.embedded_weights)
+        self.is_tagger = published is None or published.trained_on == AUDIOSET
+        name = EMBEDDED if published is not None and self.is_tagger else weights  # published files contain no names
+        self.tag_names = read_tag_names(name, self.embedded_weights)
         self._classifier: dict[str, Tensor] | None = None  # not a submodule, because it is not trained
         before = _round_to_eight(16 * width)
         self.features = nn.ModuleList([Conv(1, before, 3, 2, swish=True)])
@@ -105,7 +115,7 @@ class EfficientAT(Backbone):
         """
         if self.weights is None:
             return
-        tensors = read_tensors(find_weights_file(self.weights, self.embedded_weights))
+        tensors = self._read_weights()
         transposed = {
             k: v.transpose(2, 3) if v.ndim == 4 else v for k, v in tensors.items() if k.startswith("features.")
         }
@@ -116,8 +126,8 @@ class EfficientAT(Backbone):
                 f"backbone.weights={self.weights}: the file does not fit an EfficientAT of "
                 f"backbone.width={self.width:g}; set the width of the file (0.4 for mn04)"
             ) from error
-        names = read_tag_names("mn04_as", self.embedded_weights)  # the published files contain no names
-        if not self.tag_names and len(tensors.get("classifier.5.bias", ())) == len(names):
+        names = read_tag_names(EMBEDDED, self.embedded_weights)
+        if self.is_tagger and not self.tag_names and len(tensors.get("classifier.5.bias", ())) == len(names):
             self.tag_names = names
 
     def tag_probabilities(self, x: Tensor, lengths: Tensor) -> Tensor:
@@ -147,7 +157,7 @@ class EfficientAT(Backbone):
         if self._classifier is None:
             if self.weights is None:
                 raise UserError("backbone.weights=null: random weights have no classifier; set mn04_as or a file")
-            tensors = read_tensors(find_weights_file(self.weights, self.embedded_weights))
+            tensors = self._read_weights() if self.is_tagger else {}  # other files have a random classifier
             self._classifier = {name: value for name, value in tensors.items() if name in CLASSIFIER}
         if len(self._classifier) < len(CLASSIFIER):
             raise UserError(
@@ -155,6 +165,18 @@ class EfficientAT(Backbone):
             )
         hidden_weight, hidden_bias, weight, bias = (self._classifier[name].to(z) for name in CLASSIFIER)
         return F.linear(F.hardswish(F.linear(z, hidden_weight, hidden_bias)), weight, bias).sigmoid()
+
+    def _read_weights(self) -> dict[str, Tensor]:
+        """Return the tensors of the weights file by their published names."""
+        assert self.weights is not None
+        return read_tensors(find_weights_file(self.weights, self.embedded_weights, self.published_weights))
+
+
+def _published_weights(weights: str | None) -> PublishedWeights | None:
+    """Return the published weights of a name, or of a file with a published file name."""
+    if weights is None or weights in EFFICIENTAT:
+        return EFFICIENTAT.get(weights or "")
+    return next((entry for entry in EFFICIENTAT.values() if entry.file == Path(weights).name), None)
 
 
 class Conv(nn.Sequential):

@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from etude.audio.checkpoint_fronts import find_model_file, read_model_json
 from etude.audio.frontend_modules import valid
 from etude.backbones.base import Backbone, State
 from etude.backbones.hf_encoders import ASTEncoder, ClapEncoder, Encoder, WaveformEncoder, WhisperEncoder
 from etude.config.stored import PRETRAINED
 from etude.errors import UserError, one_line_message
-from etude.files.safe_read import find_model_file, read_model_json, read_tensors
+from etude.files.safe_read import read_tensors
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # a file, or an index of several, in order of preference
 NO_WEIGHTS = f"backbone.model={{model}}: has no weights; it needs one of {', '.join(WEIGHTS)} or their index"

@@ -8,10 +8,11 @@ are time. In AudioMAE, rows are time.
 from __future__ import annotations
 
 import json
-import os
 import re
+from collections.abc import Mapping
 from math import isqrt
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from etude.errors import UserError, one_line_message
+from etude.files.published import PublishedWeights, find_published, weights_folder
 from etude.files.safe_read import read_tensors
 
 if TYPE_CHECKING:
@@ -27,41 +29,58 @@ if TYPE_CHECKING:
 
 IMAGENET = "imagenet"
 UNTRAINED = "untrained"  # random weights in the network of pretrained ones
+AUDIOSET_ROWS = 12  # of patches of 128 bins, 16 high and 10 apart
 
 
-def read_weights(weights: str, model: str) -> dict[str, Tensor]:
+def read_weights(
+    weights: str, model: str, published: Mapping[str, PublishedWeights] = MappingProxyType({})
+) -> dict[str, Tensor]:
     """Return the pretrained tensors by name.
 
     Args:
-        weights: A file, or `imagenet`. The latter reads `<model>.safetensors` in the folder of the environment variable
-            `ETUDE_WEIGHTS`. If this file does not exist, timm downloads the weights from the Hugging Face hub.
+        weights: A file, the name of published weights, or `imagenet`. The latter reads `<model>.safetensors` in the
+            folder of the environment variable `ETUDE_WEIGHTS`. If this file does not exist, timm downloads the weights
+            from the Hugging Face hub.
         model: Name of the network in timm, with or without the tag of its weights.
+        published: Published weights, by name.
 
     Raises:
         UserError: There are no such weights, they cannot be downloaded, or the file contains no weights.
     """
     if weights != IMAGENET:
-        check_weights_file(weights)
-        return read_tensors(Path(weights))
+        return read_tensors(find_file(weights, published))
     file = local_weights_file(model)
     return read_tensors(file) if file else fetch_weights(model)
 
 
-def check_weights_file(weights: str | None) -> None:
-    """Check that the value of `backbone.weights` is a name or an existing file.
+def check_weights_file(weights: str | None, published: Mapping[str, PublishedWeights] = MappingProxyType({})) -> None:
+    """Check that the value of `backbone.weights` is a name or an existing file. Published weights are downloaded.
 
     Raises:
-        UserError: There is no such file.
+        UserError: There is no such file, or it cannot be downloaded.
     """
-    if weights is not None and weights != IMAGENET and not Path(weights).is_file():
-        choices = f"{IMAGENET}, {UNTRAINED} or the path of a file"
-        raise UserError(f"backbone.weights must be {choices}, got {weights!r}; there is no such file")
+    if weights is not None and weights != IMAGENET:
+        find_file(weights, published)
+
+
+def find_file(weights: str, published: Mapping[str, PublishedWeights]) -> Path:
+    """Return the weights file of a path or of the name of published weights, which are downloaded if necessary.
+
+    Raises:
+        UserError: There is no such file, or it cannot be downloaded.
+    """
+    if Path(weights).is_file():
+        return Path(weights)
+    if weights in published:
+        return find_published(published[weights])
+    choices = ", ".join([IMAGENET, *published, UNTRAINED])
+    raise UserError(f"backbone.weights must be {choices} or the path of a file, got {weights!r}; there is no such file")
 
 
 def local_weights_file(model: str) -> Path | None:
     """Return the weights file of a network in the folder `ETUDE_WEIGHTS`, for machines without internet access."""
-    folder = os.environ.get("ETUDE_WEIGHTS")
-    file = Path(folder).expanduser() / f"{model}.safetensors" if folder else None
+    folder = weights_folder()
+    file = folder / f"{model}.safetensors" if folder else None
     return file if file and file.is_file() else None
 
 
@@ -193,7 +212,7 @@ def weights_kind(tensors: dict[str, Tensor]) -> str:
 
 
 def convert_weights(
-    tensors: dict[str, Tensor], own: dict[str, Tensor], prefix: int, folder: Path | None
+    tensors: dict[str, Tensor], own: dict[str, Tensor], prefix: int, ast_rows: int
 ) -> dict[str, Tensor]:
     """Convert pretrained weights to the names and shapes of the network.
 
@@ -201,7 +220,7 @@ def convert_weights(
         tensors: Pretrained tensors by name, of any of the three kinds.
         own: State dict of the network, which determines the shapes.
         prefix: Number of entries of the positional embeddings that belong to prefix tokens.
-        folder: Folder of the weights file, which contains the config of an AST.
+        ast_rows: Number of patch rows of an AST.
 
     Returns:
         Tensors by the network's own names.
@@ -220,7 +239,7 @@ def convert_weights(
         positions = positions.unflatten(1, (-1, 128 // filters.shape[3]))
     else:
         side = isqrt(positions.shape[1])
-        grid = (side, side) if kind == IMAGE else (_rows_of_ast(folder, rows), -1)
+        grid = (side, side) if kind == IMAGE else (ast_rows, -1)
         filters, positions = filters.transpose(2, 3), positions.unflatten(1, grid).transpose(1, 2)
     converted = {
         "patches.filters.weight": _resize_filters(filters, own["patches.filters.weight"].shape[2:]),
@@ -249,10 +268,10 @@ def _timm_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _rows_of_ast(folder: Path | None, default: int) -> int:
-    """Return the number of patch rows in the config of an AST, or `default` without a config."""
-    path = folder / "config.json" if folder else None
-    if path is None or not path.is_file():
+def rows_of_ast(folder: Path, default: int) -> int:
+    """Return the number of patch rows in the config of an AST in a folder, or `default` without a config."""
+    path = folder / "config.json"
+    if not path.is_file():
         return default
     config = json.loads(path.read_text(encoding="utf-8"))
     bins, patch, stride = (config.get(key, standard) for key, standard in

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from etude.audio.checkpoint_fronts import ClapFront, WaveformFront, WhisperFront
+from etude.audio.checkpoint_fronts import ClapFront, WaveformFront, WhisperFront, read_model_json
 from etude.audio.frontend import FrontEnd
 from etude.errors import UserError
-from etude.files.safe_read import read_model_json
 
 EXTRACTORS = {  # class of the feature extractor by `model_type`
     "audio-spectrogram-transformer": "ASTFeatureExtractor",

@@ -72,9 +72,12 @@ def encoder_recipe(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if "weights" not in config["backbone"]:
         raise UserError(f"--backbone {name}: has no pretrained weights; train it, and give the run instead")
     if config["backbone"]["weights"] is None:
-        embedded = [*resolve(config["backbone"]["_target_"]).embedded_weights]
+        network = resolve(config["backbone"]["_target_"])
+        embedded = [*network.embedded_weights]
         if not embedded or any(text.startswith("backbone.weights=") for text in overrides):
             choices = " or ".join([*(f"backbone.weights={weights}" for weights in embedded), "backbone.weights=FILE"])
+            if network.published_weights:
+                choices += f", or the name of published weights: {', '.join(network.published_weights)}"
             raise UserError(f"--backbone {name}: its weights are random; use {choices}")
         config["backbone"]["weights"] = embedded[0]
     feature = make(config["feature"])

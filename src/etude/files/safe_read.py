@@ -120,68 +120,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return {str(key): value for key, value in stored.items() if isinstance(value, torch.Tensor)}
 
 
-def find_model_file(model: str, name: str) -> Path | None:
-    """Return a file of a published model, from a local folder, the cache of the Hugging Face hub, or the hub.
-
-    Args:
-        model: A folder, or the name of a repository of the hub, such as `m-a-p/MERT-v1-95M`.
-        name: Name of the file.
-
-    Returns:
-        Path of the file; None if the model has no such file.
-
-    Raises:
-        UserError: There is no such folder or repository, or the hub cannot be reached.
-    """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder / name if (folder / name).is_file() else None
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model):
-        raise UserError(f"backbone.model={model}: there is no such folder")
-    try:
-        from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
-        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise UserError(
-            f"backbone.model={model}: is no folder, and a download requires huggingface-hub, which is not installed: "
-            "pip install 'etude[hf]'"
-        ) from error
-    try:
-        cached = try_to_load_from_cache(model, name)
-        if cached is _CACHED_NO_EXIST:
-            return None
-        return Path(cached if isinstance(cached, str) else hf_hub_download(model, name))
-    except Exception as error:  # any failure of the hub, the connection or the disk
-        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-            return None
-        raise UserError(
-            f"backbone.model={model}: is no folder, and {name} cannot be downloaded ({type(error).__name__}); check "
-            "the name, or download the files on a machine with internet access and set backbone.model=/path/to/folder"
-        ) from error
-
-
-def read_model_json(model: str, name: str) -> dict[str, Any] | None:
-    """Return the content of a JSON file of a published model, or None if it has no such file.
-
-    Args:
-        model: Same as in `find_model_file`.
-        name: Name of the file.
-
-    Raises:
-        UserError: The file cannot be read, or contains no object.
-    """
-    path = find_model_file(model, name)
-    if path is None:
-        return None
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: must contain a JSON object")
-    return content
-
-
 def to_nfc(text: str) -> str:
     """Return text in Unicode's composed form (NFC), in which equal letters are equal strings."""
     return unicodedata.normalize("NFC", text)
