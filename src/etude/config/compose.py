@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.config.column_tasks import register_columns, use_column_tasks
-from etude.config.instantiate import DataColumns
+from etude.config.instantiate import DataColumns, expand_functions, trust_functions
 from etude.config.validation import config_errors
 from etude.errors import UserError
 
@@ -276,7 +276,7 @@ def plain_config(composed: DictConfig) -> dict[str, Any]:
     if errors := config_errors(config):
         heading = "an error" if len(errors) == 1 else f"{len(errors)} errors"
         raise UserError("\n  ".join([f"the config has {heading}:", *errors]))
-    return config
+    return trust_functions(expand_functions(config))
 
 
 def resolution_error(error: Exception) -> UserError:
