@@ -25,8 +25,9 @@ from etude.data.splits import Split
 from etude.evaluation import bootstrap
 from etude.evaluation.formatting import format_score
 from etude.evaluation.linear_models import fit_linear_model
-from etude.evaluation.measure import build_scorer, encode_column
+from etude.evaluation.means import build_scorer
 from etude.evaluation.metrics import PRIMARY
+from etude.evaluation.predictions import encode_column
 
 N_FOLDS = 5
 

@@ -26,9 +26,9 @@ import pandas as pd
 
 from etude.evaluation import bootstrap
 from etude.evaluation.formatting import NAMES, format_score
-from etude.evaluation.means import build_mean_scorer, encode_columns, known_values_mask
-from etude.evaluation.measure import build_scorer, encode_column
+from etude.evaluation.means import build_mean_scorer, build_scorer, encode_columns, known_values_mask
 from etude.evaluation.metrics import PRIMARY
+from etude.evaluation.predictions import encode_column
 from etude.runs.folder import RunFolder, find_runs
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -87,7 +87,7 @@ def single_values(overrides: list[str], index: int) -> list[str]:
     """Return overrides of one run: the first (0) or last (-1) of several values, without a search space or a resume."""
     pairs = [word.split("=", 1) for word in overrides if "=" in word]
     return [
-        f"{key}={re.split(r',(?![^[]*[]])', value)[index]}"
+        f"{key}={re.split(r',(?![^[{]*[]}])', value)[index]}"
         for key, value in pairs
         if "(" not in value and not key.startswith(("hydra", "sweep.")) and key not in ("resume", "logger")
     ]

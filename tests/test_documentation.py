@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +36,8 @@ from etude.config.validation import config_errors
 from etude.data import from_overrides
 from etude.data.pack import PackOptions
 from etude.embeddings import checkpoints
+from etude.evaluation.means import check_functions
+from etude.tasks.targets import Scalar
 
 HUB = {  # files of a repository of the hub that commands name
     "config.json": {"model_type": "hubert"},
@@ -56,6 +58,19 @@ def config_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, "utf-8")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def documented_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Make the modules importable that pages show, which begin with their names, such as `# musicmetrics.py`."""
+    folder = tmp_path_factory.mktemp("modules")
+    for page in PAGES:
+        for language, code in FENCE.findall(page.read_text("utf-8")):
+            if language == "python" and (match := re.match(r"# (\w+\.py)\n", code)):
+                (folder / match[1]).write_text(code, "utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield
 
 
 @pytest.fixture
@@ -174,6 +189,15 @@ def test_backbone_of_documentation_ignores_padding() -> None:
         embedding = backbone(x, lengths)
         x[1, 3:] = 100.0
         assert embedding.shape == (2, backbone.dim) and torch.equal(backbone(x, lengths), embedding)
+
+
+def test_functions_of_documentation_are_a_metric_and_a_loss() -> None:
+    names = run_block("new-metric.md", "# musicmetrics.py")
+    nodes = {"valence": {"metrics": {"near": {"_target_": "musicmetrics.near", "range": [0, 1]}}}}
+    check_functions(nodes, {"valence": {"kind": "scalar", "low": 1.0, "high": 9.0}})
+    target = Scalar("valence", {"low": 1.0, "high": 9.0}, names["pinball"])
+    loss = target.loss(torch.zeros(3, 1), torch.tensor([9.0, 1.0, float("nan")]))
+    torch.testing.assert_close(loss, torch.tensor([0.35, 0.15, 0.0]))
 
 
 def test_source_of_documentation_returns_a_collection(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from etude.config.compose import conf_dir
+from etude.config.instantiate import expand_functions
 from etude.config.validation import config_errors
 
 Config = dict[str, Any]
@@ -232,3 +233,47 @@ def test_errors_inside_a_list_are_reported(valid: Config) -> None:
     message = only_error(valid | {"trainer": trainer})
     assert message.startswith("trainer.plugins")
     assert "learning: no such config key" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["metrics=[sklearn.metrics.kappa]"], "metrics.kappa._target_: sklearn.metrics has no kappa"),
+        (["metrics={k: no_such_module.kappa}"], "metrics.k._target_: there is no module no_such_module"),
+        (["metrics.k._target_=sklearn.metrics.cohen_kappa_score", "metrics.k.titel=x"], "did you mean title?"),
+        (
+            ["metrics={k: {_target_: sklearn.metrics.cohen_kappa_score, lower_is_better: 1}}"],
+            "k.lower_is_better: must be",
+        ),
+        (
+            ["metrics={k k: sklearn.metrics.cohen_kappa_score}"],
+            "metrics: must be functions by names of letters, digits",
+        ),
+        (["metrics=3"], "metrics: must be functions by names of letters, digits and _, got 3"),
+        (["loss=torch.nn.functional.no_such_loss"], "loss._target_: torch.nn.functional has no no_such_loss"),
+        (
+            ["loss={_target_: torch.nn.functional.l1_loss, reductoin: none}"],
+            "loss.reductoin: no such config key; did you",
+        ),
+    ],
+)
+def test_functions_of_targets_are_validated(config: Compose, overrides: list[str], message: str) -> None:
+    (error,) = config_errors(config(*(f"+task.targets.genre.{override}" for override in overrides)))
+    assert error.startswith("task.targets.genre.") and message in error
+
+
+def test_functions_of_targets_become_nodes(config: Compose) -> None:
+    """A name in a list, a name in a mapping and a node are the same metric. A null removes a metric."""
+    kappa = "sklearn.metrics.cohen_kappa_score"
+    for override in (
+        f"metrics=[{kappa}]",
+        f"metrics={{cohen_kappa_score: {kappa}, other: null}}",
+        f"metrics.cohen_kappa_score._target_={kappa}",
+    ):
+        composed = config(
+            f"+task.targets.genre.{override}", "+task.targets.genre.loss=torch.nn.functional.cross_entropy"
+        )
+        assert config_errors(composed) == []
+        target = expand_functions(composed)["task"]["targets"]["genre"]
+        assert target["metrics"] == {"cohen_kappa_score": {"_target_": kappa}}
+        assert target["loss"] == {"_target_": "torch.nn.functional.cross_entropy"}

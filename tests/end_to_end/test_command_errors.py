@@ -47,6 +47,7 @@ BACKBONES = "available: ast, cnn, convnet, efficientat, hf, lstm, musicnn, timm"
         ("lr=0.1", "lr: no such config group or key; did you mean optim.lr?"),
         ("data.split={kindd: random}", "data.split.kindd: no such config key; did you mean kind?"),
         ("+data.batch_size=3", "+data.batch_size=3: data.batch_size exists already; remove the plus"),
+        ("task.targets.genre.metrics=[a.b]", "task.targets.genre.metrics: is not in the config; add it with a plus: +"),
         ("~sed", "sed: no such config group or key; did you mean seed?"),
         ("data.batch_size=[", "data.batch_size=[: a bracket or a quote is not closed"),
         ("name=a:b=c", "name=a:b=c: the value cannot be parsed; if it is a text, quote it twice: \"name='a:b=c'\""),
@@ -75,6 +76,12 @@ def test_valid_overrides_have_no_errors() -> None:
         )
         == []
     )
+
+
+def test_key_inside_a_list_of_metrics_has_one_message() -> None:
+    overrides = [f"+task.targets.genre.metrics{value}" for value in ("=[sklearn.metrics.accuracy_score]", ".k=a.b")]
+    (error,) = override_errors(overrides)
+    assert error.startswith(f"{overrides[1]}: ") and "Index 'k' (str) is not an int" in error
 
 
 def test_key_without_a_default_value_is_known() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import torch
 from omegaconf import OmegaConf
 from scipy import stats
 from sklearn import metrics
+from tests.end_to_end.fork_server import ForkServer
 
 import etude
 from etude.audio.decode import decode
@@ -171,3 +173,48 @@ def test_same_command_gives_the_same_predictions(
     (run,) = (tmp_path / "outputs").glob("*_demo_joint_lstm_mel_*")
     repeated = pd.read_parquet(run / "predictions.parquet")
     pd.testing.assert_frame_equal(repeated.drop(columns="embedding"), table.drop(columns="embedding"))
+
+
+FUNCTIONS = """
+import numpy as np
+import torch
+
+
+def near(true, predicted, tolerance):
+    return np.mean(np.abs(true - predicted) < tolerance)
+
+
+def matrix(true, predicted):
+    return np.ones((2, 2))
+
+
+def pinball(predicted, true, quantile):
+    error = true - predicted
+    return torch.maximum(quantile * error, (quantile - 1) * error)
+"""
+
+
+@pytest.mark.full
+def test_functions_of_a_config_are_metrics_and_losses(
+    packs: Path, environment: dict[str, str], fork_server: ForkServer, tmp_path: Path
+) -> None:
+    """The command trusts its own functions. The network can be loaded without them."""
+    (tmp_path / "own_functions.py").write_text(FUNCTIONS)
+    variables = environment | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{environment.get('PYTHONPATH', '')}"}
+    overrides = [f"data.packs={packs}", "task=valence", "backbone=lstm", "trainer.max_epochs=1"]
+    refused = fork_server.run(tmp_path, variables, *overrides, "+task.targets.valence.metrics=[own_functions.matrix]")
+    assert refused.returncode == 2 and "epoch 1" not in refused.stderr
+    message = "own_functions.matrix returned an array of shape (2, 2); it must return one number"
+    assert refused.stderr.strip().endswith(f"task.targets.valence.metrics.matrix: {message}")
+    overrides += ["+task.targets.valence.metrics.near={_target_: own_functions.near, tolerance: 0.2, range: [0, 1]}"]
+    overrides += ["task.targets.valence.loss={_target_: own_functions.pinball, quantile: 0.9}"]
+    result = fork_server.run(tmp_path, variables, *overrides)
+    assert result.returncode == 0, result.stderr
+    run = RunFolder(max((tmp_path / "outputs").iterdir(), key=lambda path: path.stat().st_mtime))
+    rows = run.predictions[run.predictions["split"] == "test"]
+    expected = (rows["valence.true"] - rows["valence.pred"]).abs().lt(0.2).mean()
+    assert run.metrics["targets"]["valence"]["splits"]["test"]["scores"]["near"]["value"] == pytest.approx(expected)
+    loaded = load_learner(run.checkpoint)
+    assert set(loaded.recipe["config"]["task"]["targets"]["valence"]) == {"_target_", "bounded"}
+    resumed = fork_server.run(tmp_path, variables, f"resume={run.path}")
+    assert resumed.returncode == 2 and "own_functions.pinball, which is not trusted" in resumed.stderr

@@ -22,7 +22,7 @@ from etude.evaluation.bootstrap import (
     resampled_scores,
     scores_with_intervals,
 )
-from etude.evaluation.measure import build_scorer
+from etude.evaluation.means import build_scorer
 from etude.evaluation.paired_tests import ScoredTarget, compare_pairs, scored_run
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanations" / "evaluation.md"

@@ -1,6 +1,8 @@
 """Tests of metrics.json against scikit-learn and scipy."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,10 +10,19 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
+from etude.cli.app import run_command
+from etude.errors import UserError
 from etude.evaluation import bootstrap
 from etude.evaluation.bootstrap import significant_sign
+from etude.evaluation.formatting import LOWER_IS_BETTER, NAMES, describe_left_out, register_metrics
+from etude.evaluation.means import check_functions, usable_functions
 from etude.evaluation.measure import compute_metrics, repeated_scores
+from etude.evaluation.metrics import FunctionMetric
 from etude.files.ownership import LIST_NAME
+from etude.reports.comparison.axes import CompareOptions
+from etude.reports.comparison.compare import compare_runs
+from etude.reports.comparison.runs import read_compared_run
+from etude.reports.comparison.text import to_markdown
 from etude.runs.folder import RunFolder, write_metrics
 
 
@@ -222,3 +233,119 @@ def test_perfect_network_differs_from_a_useless_baseline(table: pd.DataFrame, ta
     assert "macro_f1" in linear["constant_differences"] and linear["differing_groups"] == 6
     assert significant_sign(test, linear, "macro_f1") == 1
     assert significant_sign(test, linear | {"differing_groups": 5}, "macro_f1") == 0
+
+
+def error_rate(true: np.ndarray, pred: np.ndarray) -> float:
+    return float(np.mean(true != pred))
+
+
+def folk_recall(true: np.ndarray, pred: np.ndarray) -> float:
+    if not (true == "folk").any():
+        raise ValueError("no folk")
+    return float(np.mean(pred[true == "folk"] == "folk"))
+
+
+def spread(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
+    return np.array([true.std(), pred.std()])
+
+
+def test_metrics_of_functions(table: pd.DataFrame, targets: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values equal those of the functions, and intervals those of the built-in metric with the same formula."""
+    monkeypatch.setenv("ETUDE_TRUST", "tests")
+    nodes = {
+        "kappa": {"_target_": "sklearn.metrics.cohen_kappa_score", "weights": "linear"},
+        "errors": {"_target_": f"{__name__}.error_rate", "lower_is_better": True, "title": "Errors", "range": [0, 1]},
+        "auc": {"_target_": "sklearn.metrics.roc_auc_score", "multi_class": "ovr", "on": "scores"},
+    }
+    monkeypatch.setattr(bootstrap.draw_resamples, "__defaults__", (200, 0, None))
+    result = compute_metrics(table, {"genre": targets["genre"] | {"metrics": nodes}})["targets"]["genre"]
+    assert result["metrics"] == nodes and "left_out" not in result
+    rows, test = table[table["split"] == "test"], result["splits"]["test"]
+    scores, classes = test["scores"], targets["genre"]["classes"]
+    probability = rows[[f"genre.score.{name}" for name in classes]]
+    assert scores["kappa"]["value"] == pytest.approx(
+        sk.cohen_kappa_score(rows["genre.true"], rows["genre.pred"], weights="linear")
+    )
+    assert scores["auc"]["value"] == pytest.approx(
+        sk.roc_auc_score(rows["genre.true"], probability, multi_class="ovr", labels=classes)
+    )
+    accuracy = scores["accuracy"]
+    expected = {"value": 1 - accuracy["value"], "low": 1 - accuracy["high"], "high": 1 - accuracy["low"]}
+    assert scores["errors"] == pytest.approx(expected)
+    statistics = test["baselines"]["statistics"]
+    difference = statistics["difference"]["accuracy"]
+    assert statistics["difference"]["errors"]["low"] == pytest.approx(-difference["high"])
+    assert statistics["scores"]["auc"] == {"value": None, "low": None, "high": None}  # it predicts no probabilities
+    register_metrics({"genre": result})
+    assert (NAMES["kappa"], NAMES["errors"]) == ("kappa", "Errors")
+    assert "errors" in LOWER_IS_BETTER and "kappa" not in LOWER_IS_BETTER
+
+
+@pytest.mark.parametrize(
+    ("node", "reason"),
+    [
+        ({"_target_": "os.getpid"}, "the stored config calls os.getpid, which is not trusted; if you trust it, add"),
+        ({"_target_": "sklearn.metrics.kappa"}, "sklearn.metrics.kappa: cannot be imported"),
+        ({"_target_": f"{__name__}.spread"}, f"{{key}}: {__name__}.spread returned an array of shape (2,); it must"),
+        ({"_target_": f"{__name__}.folk_recall"}, f"{{key}}: {__name__}.folk_recall raised ValueError: no folk"),
+        ({"_target_": f"{__name__}.spread", "on": "scores"}, "{key}.on: must be predictions, or scores for the prob"),
+        ({"_target_": f"{__name__}.spread", "range": [1]}, "{key}.range: must be the smallest and the largest value"),
+    ],
+)
+def test_metric_that_cannot_be_computed_is_left_out(
+    table: pd.DataFrame, targets: dict, monkeypatch: pytest.MonkeyPatch, node: dict, reason: str
+) -> None:
+    monkeypatch.setenv("ETUDE_TRUST", "tests")
+    spec = targets["energy"] | {"metrics": {"further": node}}
+    functions, left_out = usable_functions("energy", spec, table)
+    assert functions == [] and left_out["further"].startswith(reason.format(key="energy.metrics.further"))
+    assert describe_left_out({"energy": {"left_out": left_out}}).startswith("without the metrics further: ")
+
+
+def test_metric_is_undefined_on_a_resample_on_which_the_function_fails() -> None:
+    true, pred = np.array(["folk", "jazz", "folk"]), np.array(["folk", "folk", "jazz"])
+    metric = FunctionMetric("genre.metrics.recall", "recall", "folk_recall", folk_recall)
+    weights = np.array([[1, 1, 1], [0, 3, 0], [3, 0, 1], [0, 3, 0]])
+    assert metric(true, pred, weights).tolist() == pytest.approx([0.5, np.nan, 0.75, np.nan], nan_ok=True)
+    assert metric(true, pred, None).tolist() == [0.5]
+
+
+def test_functions_are_checked_before_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    scalar = {"valence": {"kind": "scalar", "low": 1.0, "high": 9.0}}
+    for target, message in (
+        (f"{__name__}.spread", r"task\.targets\.valence\.metrics\.m: .*spread returned an array of shape \(2,\)"),
+        ("math.nan", r"metrics\.m: math\.nan is not a function"),
+        ("builtins.no_such", r"metrics\.m: builtins\.no_such: cannot be imported"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_functions({"valence": {"metrics": {"m": {"_target_": target}}}}, scalar)
+    with pytest.raises(UserError, match="ccc is the name of a built-in metric; choose another name"):
+        check_functions({"valence": {"metrics": {"ccc": {"_target_": "math.dist"}}}}, scalar)
+    monkeypatch.setattr(f"{__name__}.spread", lambda true, pred: float("nan"))
+    with pytest.raises(UserError, match=r"spread returned nan for simulated predictions"):
+        check_functions({"valence": {"metrics": {"m": {"_target_": f"{__name__}.spread"}}}}, scalar)
+
+
+def test_stored_run_states_which_metrics_are_left_out(
+    make_run: Callable[..., Path],
+    targets: dict,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Without trust, the command has one warning, the built-in metrics, and status 0. With trust, it has the metric."""
+    node = {"_target_": f"{__name__}.error_rate", "title": "Rate of errors", "lower_is_better": True}
+    folder = make_run(targets={"genre": targets["genre"] | {"metrics": {"errors": node}}})
+    assert run_command("report", [str(folder)]) == 0
+    (warning,) = [text for text in caplog.messages if "errors" in text]
+    reason = f"the stored config calls {node['_target_']}, which is not trusted; if you trust it, add its package to "
+    assert warning.endswith(f"without the metrics errors: {reason}the environment variable ETUDE_TRUST")
+    metrics = RunFolder(folder).metrics["targets"]["genre"]
+    assert "errors" not in metrics["splits"]["test"]["scores"] and metrics["splits"]["test"]["scores"]["macro_f1"]
+    assert "without the metrics errors" in (folder / "report.html").read_text("utf-8")
+    assert "without the metrics errors" in read_compared_run(folder).remark.lower()
+    monkeypatch.setenv("ETUDE_TRUST", "tests")
+    assert run_command("report", [str(folder)]) == 0
+    assert RunFolder(folder).metrics["targets"]["genre"]["metrics"] == {"errors": node}
+    assert "Rate of errors" in (folder / "report.html").read_text("utf-8")
+    comparison = compare_runs([read_compared_run(folder)], CompareOptions(metrics=("errors",)), tests=False)
+    assert comparison.frame["metric"].tolist() == ["errors"] and "genre: Rate of errors" in to_markdown(comparison)

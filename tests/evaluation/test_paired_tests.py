@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 from tests.reports.comparison.conftest import TARGETS, clips
 
 from etude.evaluation import bootstrap
-from etude.evaluation.measure import build_scorer
+from etude.evaluation.means import build_scorer
 from etude.evaluation.paired_tests import (
     Pair,
     ScoredTarget,

@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 from tests.reports.report_page import ReportPage, build_report
 
-from etude.evaluation.formatting import METRIC_ORDER, format_number
-from etude.evaluation.metrics import LOWER_IS_BETTER
+from etude.evaluation.formatting import LOWER_IS_BETTER, METRIC_ORDER, format_number
 
 
 @pytest.mark.parametrize(("split", "title"), [("test", "Test"), ("val", "Validation (optimistic)")])

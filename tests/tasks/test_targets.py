@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from etude.errors import UserError
+from etude.tasks.heads import Linear, Task
+from etude.tasks.loss_weighting import LossWeighting
 from etude.tasks.targets import Label, Scalar, Target
 
 CLASSES = {"kind": "label", "classes": ["a", "b", "c"]}
@@ -106,7 +112,9 @@ def test_half_precision_outputs_are_converted_to_single(case: tuple[Target, Tens
 
 
 def test_unknown_loss_raises() -> None:
-    with pytest.raises(ValueError, match="target energy: loss must be one of mse, mae, huber, got 'mape'"):
+    with pytest.raises(
+        ValueError, match="target energy: loss must be one of mse, mae, huber, or a function, got 'mape'"
+    ):
         Scalar("energy", RANGE, "mape")
 
 
@@ -138,3 +146,61 @@ def test_initial_scalar_is_the_middle_with_equal_slope_if_bounded(bounded: bool)
     assert predicted.min() >= 40 and predicted.max() <= 240
     far = target.loss(torch.tensor([[9.0]]), torch.tensor([240.0]))
     assert (far < 1e-6).item() is bounded  # a bounded output cannot overshoot
+
+
+def weighted_mean(out: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+    return (weights * F.cross_entropy(out, y, reduction="none")).sum() / weights.sum()
+
+
+def test_function_as_loss_of_a_scalar_equals_the_built_in_one() -> None:
+    """The function receives positions in the range, of clips with a true value only."""
+    out, y = torch.randn(4, 1, requires_grad=True), torch.tensor([1.0, NAN, 9.0, 4.2])
+    losses = [Scalar("energy", RANGE, loss).loss(out, y) for loss in ("mse", partial(F.mse_loss, reduction="none"))]
+    torch.testing.assert_close(losses[1], losses[0])
+    gradients = [torch.autograd.grad(loss.sum(), out)[0] for loss in losses]
+    torch.testing.assert_close(gradients[1], gradients[0])
+    missing = Scalar("energy", RANGE, F.mse_loss).loss(out, torch.full((4,), NAN))
+    assert missing.tolist() == [0, 0, 0, 0] and missing.requires_grad
+
+
+@pytest.mark.parametrize("weight", [None, [1.0, 3.0, 2.0]])
+def test_function_that_returns_a_mean_is_the_loss_of_the_batch(weight: list[float] | None) -> None:
+    weights = None if weight is None else torch.tensor(weight)
+    out, y = {"genre": torch.randn(3, 3)}, {"genre": torch.tensor([0, 2, -1])}
+    tasks = [
+        Task([Label("genre", CLASSES, loss=loss)], Linear, LossWeighting, 4)
+        for loss in ("cross_entropy", weighted_mean)
+    ]
+    expected, loss = (task.loss(out, y, weights)[0] for task in tasks)
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda out, y: 1 / 0, "raised ZeroDivisionError: division by zero"),
+        (
+            lambda out, y: torch.ones(2, 3),
+            r"returned a tensor of shape \(2, 3\) for 2 clips; it must return their losses",
+        ),
+        (lambda out, y: 1.5, "returned 1.5 for 2 clips; it must return their losses or their mean"),
+        (lambda out, y: out.detach().sum(1), "returned a loss without a gradient; compute it from the predictions"),
+        (
+            lambda out, y: F.cross_entropy(out, y),
+            "returned one number, but the clips have weights, as with augment=mixup",
+        ),
+    ],
+)
+def test_function_that_is_not_a_loss_is_refused(function: Callable[..., Tensor], message: str) -> None:
+    target, weights = Label("genre", CLASSES, loss=function), torch.ones(2)
+    with pytest.raises(UserError, match=rf"^task\.targets\.genre\.loss: <lambda> {message}"):
+        target.loss(torch.randn(2, 3, requires_grad=True), torch.tensor([0, 2]), weights)
+
+
+def test_function_as_loss_has_no_smoothing() -> None:
+    with pytest.raises(
+        ValueError, match="target genre: smoothing and class_weight must be unset if loss is a function"
+    ):
+        Label("genre", CLASSES, 0.1, loss=F.cross_entropy)
+    with pytest.raises(ValueError, match="target genre: loss must be cross_entropy or a function, got 'mse'"):
+        Label("genre", CLASSES, loss="mse")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.config.stored import read_config, relocate, renamed_target
-from etude.config.validation import ROOT_KEYS, config_errors, node_errors
+from etude.config.validation import ROOT_KEYS, config_errors, expand_target, node_errors
 from etude.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +48,10 @@ TRUSTED_MODULES = (
     "etude.training.transfer",
     "pytorch_lightning.callbacks",
     "pytorch_lightning.trainer.trainer",
+    "sklearn.metrics",
+    "torch.nn.functional",
 )
+_own_functions: set[str] = set()  # functions that the config of this command names
 
 
 ALL = "auto"  # task of all columns that can be targets
@@ -72,12 +77,7 @@ class DataColumns:
     error: str = ""
 
     def unknown_task_error(self, option: str, hint: str = "") -> str:
-        """Return the error message for a task that is neither in conf/task nor a column that can be a target.
-
-        Args:
-            option: Name of the task.
-            hint: Suggestion of a similar name, or "".
-        """
+        """Return the error message for a task that is no option and no column that can be a target."""
         unknown = [part for part in option.split(JOIN) if part not in self.targets and part not in self.tasks]
         if option not in self.unused and unknown:
             option = unknown[0]
@@ -136,11 +136,57 @@ def resolve(name: str) -> Any:
         raise UserError(f"{name}: {reason}") from error
 
 
+def load_function(key: str, node: Mapping[str, Any], parameters: Collection[str] = ()) -> Callable[..., Any]:
+    """Return the function of a node, which is called with the values of the node as keyword parameters.
+
+    Args:
+        key: Key of the node in a config, for messages.
+        node: Plain mapping with `_target_`.
+        parameters: Keys of the node that are not parameters of the function.
+
+    Raises:
+        UserError: The function cannot be imported, or the target is not a function.
+    """
+    name = str(node["_target_"])
+    try:
+        function = resolve(name)
+        values = {k: make_nested(value) for k, value in node.items() if k not in ("_target_", *parameters)}
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error
+    if not callable(function):
+        raise UserError(f"{key}: {name} is not a function")
+    return partial(function, **values) if values else function
+
+
+def has_parameter(function: Callable[..., Any], name: str) -> bool:
+    """Return whether a function has a parameter of this name. False for a function without a known signature."""
+    try:
+        return name in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def expand_functions(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config in which the losses and metrics of targets are nodes, not dotted names of functions."""
+    task = config.get("task")
+    if not isinstance(task, Mapping) or not isinstance(targets := task.get("targets"), Mapping):
+        return config
+    return config | {"task": {**task, "targets": {name: expand_target(node) for name, node in targets.items()}}}
+
+
+def trust_functions(config: dict[str, Any]) -> dict[str, Any]:
+    """Trust the functions that the losses and metrics of a command's own config name, and return the config."""
+    for target in config["task"]["targets"].values():
+        nodes = [target.get("loss"), *(target.get("metrics") or {}).values()]
+        _own_functions.update(str(node["_target_"]) for node in nodes if isinstance(node, Mapping))
+    return config
+
+
 def check_trusted(node: Any, packages: tuple[str, ...] = TRUSTED_MODULES) -> None:
     """Check that a config of unknown origin calls trusted targets only.
 
     Public names are trusted if they are defined in `packages`, or in a package that the environment variable
-    `ETUDE_TRUST` (comma separated) contains.
+    `ETUDE_TRUST` (comma separated) contains. So are the losses and metrics of the command's own config.
 
     Args:
         node: Config or a node of it, from a checkpoint or a run folder.
@@ -150,7 +196,7 @@ def check_trusted(node: Any, packages: tuple[str, ...] = TRUSTED_MODULES) -> Non
         UserError: A target is not trusted. A name that a trusted module imports from another package is not trusted.
     """
     if isinstance(node, Mapping):
-        if isinstance(name := node.get("_target_"), str):
+        if isinstance(name := node.get("_target_"), str) and name not in _own_functions:
             trusted = (*packages, *os.environ.get("ETUDE_TRUST", "").replace(",", " ").split())
             roots = {package.split(".")[0] for package in trusted}  # checked first, because importing a module runs it
             public = name.split(".")[0] in roots and not any(part.startswith("_") for part in name.split("."))
@@ -195,7 +241,7 @@ def stored_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         UserError: The config cannot be read, is invalid, or would call code that is not trusted.
     """
-    config = read_config(path)
+    config = expand_functions(read_config(path))
     check_trusted(config)
     if errors := config_errors(config):
         raise UserError("\n  ".join([f"{os.path.relpath(path)}: the run cannot be resumed:", *errors]))
@@ -203,16 +249,10 @@ def stored_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def inherited_nodes(source: str) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return the backbone and the frames of the run from which weights are copied, which are the default of transfer.
+    """Return the options and values of `backbone` and `feature` of the run from which weights are copied.
 
-    Args:
-        source: `transfer.init_from`: a run folder, or a checkpoint in it.
-
-    Returns:
-        The selected option and the values of `backbone` and `feature`. Empty if there is no readable config.
-
-    Raises:
-        UserError: The config would call code that is not trusted.
+    The source is a run folder, or a checkpoint in it. Without a readable config, the result is empty. A config that
+    would call code that is not trusted raises UserError.
     """
     path = Path(source).expanduser()
     folder = next((home for home in (path, *path.parents[:2]) if (home / "config.yaml").is_file()), None)
@@ -223,10 +263,9 @@ def inherited_nodes(source: str) -> dict[str, tuple[str, dict[str, Any]]]:
     except UserError:
         return {}  # the weights may be readable
     choices = config.get("choices")
-    options = choices if isinstance(choices, Mapping) else {}
-    nodes = {group: (options.get(group), config.get(group)) for group in ("backbone", "feature")}
     result = {}
-    for group, (option, node) in nodes.items():
+    for group in ("backbone", "feature"):
+        option, node = choices.get(group) if isinstance(choices, Mapping) else None, config.get(group)
         if isinstance(option, str) and isinstance(node, Mapping) and "${" not in json.dumps(node, default=str):
             result[group] = (option, dict(node))
     check_trusted([node for _, node in result.values()], NETWORK_MODULES)
@@ -296,7 +335,7 @@ def plain_config(composed: DictConfig) -> dict[str, Any]:
     if errors := config_errors(config):
         heading = "an error" if len(errors) == 1 else f"{len(errors)} errors"
         raise UserError("\n  ".join([f"the config has {heading}:", *errors]))
-    return config
+    return trust_functions(expand_functions(config))
 
 
 def resolution_error(error: Exception) -> UserError:

@@ -192,7 +192,6 @@ def _apply(config: DictConfig, text: str, groups: list[str]) -> str:
     """Apply an override of a key to a config, and return the error message, or "" if there is no error."""
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     overrides = parse_overrides([text])
@@ -205,7 +204,7 @@ def _apply(config: DictConfig, text: str, groups: list[str]) -> str:
     try:
         ConfigLoaderImpl._apply_overrides_to_config(overrides, config)
     except (HydraException, OmegaConfBaseException) as error:
-        exists = OmegaConf.select(config, bare, throw_on_missing=False) is not None
+        exists = _find_node(config, bare)[2]
         if exists and key.startswith("+"):
             return f"{text}: {bare} exists already; remove the plus"
         if exists and key.startswith("~"):
@@ -266,7 +265,7 @@ def _missing_key_error(config: DictConfig, key: str, value: str, groups: Iterabl
     keys = [str(name) for name in node if name != "_target_"]
     if node is config:
         return _unknown_root_error(config, key, keys, sorted(groups))
-    parameters = _parameters(node)
+    parameters = _parameters(node) + ["metrics"] * (parts[:2] == ["task", "targets"])
     if parts[depth] in parameters or not (keys or parameters):  # an empty mapping, such as weighting.weights, is open
         return f"{key}: is not in the config; add it with a plus: +{key}={value}"
     if near := get_close_matches(parts[depth], [*keys, *parameters], n=1):

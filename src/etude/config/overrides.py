@@ -300,10 +300,7 @@ PROBE_GROUPS = ("head", "weighting", "transfer", "callbacks")  # groups whose op
 def apply_probe_settings(config: DictConfig) -> DictConfig:
     """Return the config of a run with the settings that `optim=linear_probe` requires. Other configs are unchanged.
 
-    Values of the config groups and of experiments are replaced. Values that the command sets are refused.
-
-    Args:
-        config: The composed config. Its command is the one of Hydra's current config.
+    Values of the config groups and of experiments are replaced. Values that Hydra's current command sets are refused.
 
     Raises:
         UserError: The command sets other values.
@@ -319,6 +316,8 @@ def apply_probe_settings(config: DictConfig) -> DictConfig:
     settings = dict(PROBE_SETTINGS)
     for name, target in (OmegaConf.select(config, "task.targets") or {}).items():
         settings |= {f"task.targets.{name}.{key}": TARGET_SETTINGS[key] for key in target if key in TARGET_SETTINGS}
+        if "loss" in target and str(target.get("_target_")).endswith(".Label"):
+            settings[f"task.targets.{name}.loss"] = ("cross_entropy", "minimises the cross-entropy")
     if OmegaConf.select(config, "data.eval_crops"):
         del settings["data.crop"]
     for key, (value, reason) in settings.items():

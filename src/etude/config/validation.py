@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -34,13 +35,7 @@ class Signature:
 
 @lru_cache(maxsize=256)
 def signature(name: str) -> Signature | None:
-    """Return the signature of a class or function.
-
-    Args:
-        name: Dotted name, such as `etude.backbones.cnn.CNN`.
-
-    Returns:
-        The signature, or None if there is no Python source.
+    """Return the signature of a dotted name, or None if it has no definition in Python source.
 
     Raises:
         LookupError: The module does not exist or does not contain the name.
@@ -51,10 +46,12 @@ def signature(name: str) -> Signature | None:
         raise LookupError(f"there is no module {module}")
     if path.suffix != ".py":
         return None
-    definition = _find_definition(path, module, attribute)
-    if definition is None:
-        raise LookupError(f"{module} has no {attribute}")
-    return _definition_signature(*definition)
+    if definition := _find_definition(path, module, attribute):
+        return _definition_signature(*definition)
+    unknown = rf"^{re.escape(attribute)}\s*[:=]|^from [\w.]+ import \*"  # such as a functools.partial
+    if re.search(unknown, path.read_text(encoding="utf-8"), re.MULTILINE):
+        return None
+    raise LookupError(f"{module} has no {attribute}")
 
 
 def _source_path(module: str) -> Path | None:
@@ -65,10 +62,8 @@ def _source_path(module: str) -> Path | None:
         return None
     path = Path(spec.origin)
     for name in names[1:]:
-        if path.name != "__init__.py":
-            return None
-        folder = path.parent
-        path = next((p for p in (folder / name / "__init__.py", folder / f"{name}.py") if p.is_file()), Path())
+        files = (path.parent / name / "__init__.py", path.parent / f"{name}.py") if path.name == "__init__.py" else ()
+        path = next(filter(Path.is_file, files), Path())
         if not path.name:
             return None
     return path
@@ -86,10 +81,8 @@ def _find_definition(path: Path, module: str, name: str) -> Definition | None:
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
                     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-                    base = (
-                        ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
-                    )
-                    origin = ".".join(filter(None, (base, node.module)))
+                    parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+                    origin = ".".join([*parents, *filter(None, [node.module])])
                     source = _source_path(origin)
                     return _find_definition(source, origin, alias.name) if source else None
     return None
@@ -137,6 +130,7 @@ ROOT_KEYS = (
 )  # fmt: skip
 REQUIRED_KEYS = ("data", "feature", "backbone", "head", "task", "weighting", "optim", "trainer")
 TASK_KEYS = ("targets", "monitor", "mode")
+METRIC_KEYS = {"title": "str", "lower_is_better": "bool", "range": "", "on": "str"}  # beside a function's parameters
 PLAIN_TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str, "dict": dict}
 PLAIN_KEYS = ("seed", "patience", "name", "resume", "outputs", "compile", "shortcut_baseline", "imagenet_weights")
 IMAGENET_WEIGHTS = ("imagenet", "untrained")
@@ -168,14 +162,7 @@ NAMED_NODES = ("callbacks", "logger", "task.targets")  # keys whose value is any
 
 
 def config_errors(config: Mapping[str, Any]) -> list[str]:
-    """Return the errors of a resolved config.
-
-    Args:
-        config: Plain values, as used by a run.
-
-    Returns:
-        One message for each error, which begins with the key; empty if there is none.
-    """
+    """Return the errors of a resolved config of plain values. Each message begins with the key."""
     inspected = ("task", "trainer", "optim", "choices")  # keys whose values are used by the checks below
     if invalid := [key for key in inspected if config.get(key) and not isinstance(config[key], Mapping)]:
         return [f"{key}: must be a mapping, got {str(config[key])[:80]!r}" for key in invalid]
@@ -185,11 +172,8 @@ def config_errors(config: Mapping[str, Any]) -> list[str]:
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         errors.append(f"seed: must be a whole number of at least 0, got {seed!r}")
     errors += [*_minimum_errors(config), *_trainer_errors(config)]
-    errors += [
-        f"{key}: must be bool, got {config[key]!r}"
-        for key in ("compile", "shortcut_baseline")
-        if not isinstance(config.get(key, False), bool)
-    ]
+    for key in ("compile", "shortcut_baseline"):
+        errors += _type_errors(key, config.get(key, False), "bool")
     if (weights := config.get("imagenet_weights")) not in (None, *IMAGENET_WEIGHTS):
         errors.append(
             f"imagenet_weights: must be {' or '.join(IMAGENET_WEIGHTS)}, got {weights!r}; to start from a file, set "
@@ -208,18 +192,44 @@ def config_errors(config: Mapping[str, Any]) -> list[str]:
             errors += node_errors(key, value)
         elif isinstance(value, Mapping):
             for name, node in value.items():
-                errors += node_errors(f"{key}.{name}", node)
+                errors += (_target_errors if key == "task.targets" else node_errors)(f"{key}.{name}", node)
         else:
             errors.append(f"{key}: must be a mapping of named nodes, got {value!r}")
     return errors
 
 
-def node_errors(path: str, node: Any) -> Iterator[str]:
+def expand_target(node: Any) -> Any:
+    """Return the node of a target with the nodes of its functions. A metric in a list has the name of its function."""
+    if not isinstance(node, Mapping):
+        return node
+    loss, metrics = node.get("loss"), node.get("metrics") or {}
+    if isinstance(metrics, list):
+        metrics = {str(value).rpartition(".")[2]: value for value in metrics}
+    named = metrics if isinstance(metrics, Mapping) else {"": metrics}
+    nodes = {name: {"_target_": value} if isinstance(value, str) else value for name, value in named.items() if value}
+    functions = {"loss": {"_target_": loss}} if isinstance(loss, str) and "." in loss else {}
+    return {**node, **functions} | ({"metrics": nodes} if "metrics" in node else {})
+
+
+def _target_errors(path: str, node: Any) -> Iterator[str]:
+    """Yield the errors of a target, its loss and its metrics."""
+    target = expand_target(node)
+    metrics = target.pop("metrics", {}) if isinstance(target, dict) else {}
+    yield from node_errors(path, target)
+    for name, metric in metrics.items():
+        if not str(name).isidentifier():
+            yield f"{path}.metrics: must be functions by names of letters, digits and _, got {name or metric!r}"
+        else:
+            yield from node_errors(f"{path}.metrics.{name}", metric, METRIC_KEYS)
+
+
+def node_errors(path: str, node: Any, more: Mapping[str, str] | None = None) -> Iterator[str]:
     """Yield the errors of a node and of the nodes inside it.
 
     Args:
         path: Dotted key of the node.
         node: Plain value of the node; None is valid.
+        more: Annotations of valid keys that are not parameters of its target.
     """
     if node is None:
         return
@@ -234,10 +244,11 @@ def node_errors(path: str, node: Any) -> Iterator[str]:
         return
     values = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
     if target_signature is not None:
+        parameters = target_signature.parameters | dict(more or {})
         if not target_signature.accepts_any:
-            yield from _unknown_key_errors(f"{path}.", values, target_signature.parameters)
+            yield from _unknown_key_errors(f"{path}.", values, parameters)
         for key, value in values.items():
-            yield from _type_errors(f"{path}.{key}", value, target_signature.parameters.get(key, ""))
+            yield from _type_errors(f"{path}.{key}", value, parameters.get(key, ""))
     for key, value in values.items():
         for index, item in enumerate(value) if isinstance(value, list) else [("", value)]:
             if isinstance(item, Mapping) and "_target_" in item:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 NAMES = {
     "accuracy": "accuracy",
@@ -21,7 +23,12 @@ NAMES = {
     for average in ("macro", "micro", "weighted")
     for score in ("precision", "recall", "f1")
 }
-"""Printed names of metrics."""
+"""Printed names of metrics. `register_metrics` adds those of functions that configs name."""
+BUILT_IN = frozenset((*NAMES, "nll", "brier", "ece", "bias", "sd", "lower", "upper"))
+"""Names that no metric of a config may have."""
+LOWER_IS_BETTER = {"mse", "mae", "rmse"}
+"""Metrics of which a lower value is better, also those of configs."""
+MAX_TITLE = 60  # characters of a printed name
 METRIC_ORDER = {
     "label": [
         "macro_f1",
@@ -45,6 +52,39 @@ BASELINES = {
 """Names of the baselines by kind of target, if the record has none. Runs of earlier versions have `linear`."""
 
 UNDEFINED = "undefined"
+
+
+def register_metrics(targets: Mapping[str, Any]) -> None:
+    """Add the metrics of functions that a run's config named to `NAMES` and `LOWER_IS_BETTER`.
+
+    A metric whose title is the printed name of another one is also printed with its own name.
+
+    Args:
+        targets: Targets of metrics.json, whose structure is not checked.
+    """
+    for target in targets.values():
+        metrics = target.get("metrics") if isinstance(target, Mapping) else None
+        for name, node in metrics.items() if isinstance(metrics, Mapping) else ():
+            if name in BUILT_IN or not isinstance(node, Mapping):
+                continue
+            title = printable(node.get("title") or metric_title(name))[:MAX_TITLE]
+            if title in (printed for other, printed in NAMES.items() if other != name):
+                title = f"{title} ({printable(name)})"
+            NAMES[name] = title
+            (LOWER_IS_BETTER.add if node.get("lower_is_better") is True else LOWER_IS_BETTER.discard)(name)
+
+
+def metric_title(name: object) -> str:
+    """Return the printed name of a metric without a title, such as "cohen kappa score" of `cohen_kappa_score`."""
+    return str(name).replace("_", " ").strip() or str(name)
+
+
+def describe_left_out(targets: Mapping[str, Any]) -> str:
+    """Return which metrics of functions are left out of metrics.json and why, in one line, or ""."""
+    left_out = [item for target in targets.values() for item in (target.get("left_out") or {}).items()]
+    reasons = "; ".join(dict.fromkeys(str(reason) for _, reason in left_out))
+    names = ", ".join(dict.fromkeys(metric for metric, _ in left_out))
+    return f"without the metrics {names}: {reasons}" if left_out else ""
 
 
 def short_baseline_name(name: str) -> str:

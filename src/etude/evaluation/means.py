@@ -1,4 +1,4 @@
-"""Means of scores over the scalar targets of a run.
+"""Functions that score the predictions of targets, and means of scores over the scalar targets of a run.
 
 The mean Spearman correlation over valence, energy and danceability is a common measure of affect. A resample draws
 groups once for all targets, and its score is the mean over the targets of their scores on this resample. The interval
@@ -8,15 +8,19 @@ therefore includes the correlation between the targets of a clip.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude.config.instantiate import check_trusted, has_parameter, load_function
+from etude.config.validation import METRIC_KEYS
+from etude.errors import UserError
 from etude.evaluation import bootstrap
-from etude.evaluation.formatting import BASELINES
-from etude.evaluation.metrics import LOWER_IS_BETTER, PRIMARY, regression
-from etude.evaluation.predictions import encode_column
+from etude.evaluation.formatting import BASELINES, BUILT_IN, LOWER_IS_BETTER
+from etude.evaluation.metrics import PRIMARY, RANGES, FunctionMetric, classification, regression
+from etude.evaluation.predictions import class_probabilities, encode_column
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -25,6 +29,158 @@ if TYPE_CHECKING:
 MEAN = "mean"
 """Key in metrics.json, and name of the mean in tables with a row per target."""
 CORRELATIONS = ("spearman", "pearson")
+
+
+def build_scorer(
+    true: np.ndarray,
+    target: Mapping[str, Any],
+    functions: Sequence[FunctionMetric] = (),
+    probability: np.ndarray | None = None,
+) -> bootstrap.ResampledScore:
+    """Return a function that computes a target's metrics from predictions (n,) and weights (R, n) or None.
+
+    Args:
+        true: Class indices or numbers (n,).
+        target: The target in record.json or metrics.json.
+        functions: Further metrics.
+        probability: Class probabilities (n, C) of the predictions. Without them, metrics of scores are nan.
+    """
+    classes = target.get("classes", ())
+
+    def score(pred: np.ndarray, weights: np.ndarray | None) -> bootstrap.ResampledScores:
+        is_label = target["kind"] == "label"
+        scores = classification(true, pred, len(classes), weights) if is_label else regression(true, pred, weights)
+        arguments = {m.name: function_arguments(m, true, pred, classes, probability) for m in functions}
+        return scores | {metric.name: metric(*arguments[metric.name], weights) for metric in functions}
+
+    return score
+
+
+def build_scorers(
+    true: np.ndarray, name: str, runs: Sequence[tuple[Mapping[str, Any], DataFrame]], metric: str
+) -> tuple[list[bootstrap.ResampledScore], str]:
+    """Return a scorer for the predictions of each of several runs on the same clips.
+
+    Args:
+        true: Class indices or numbers (n,).
+        name: Name of the target.
+        runs: The target in metrics.json and the table of predictions of each run.
+        metric: Metric of a function that is computed too, if all runs have it.
+
+    Returns:
+        The scorers, and a remark if the metric cannot be computed.
+    """
+    nodes = [(target.get("metrics") or {}).get(metric) for target, _ in runs]
+    functions: list[FunctionMetric] = []
+    remark = ""
+    if all(nodes):
+        target = {**runs[0][0], "metrics": {metric: nodes[0]}}
+        functions, left_out = usable_functions(name, target, runs[0][1].assign(split=""))
+        remark = "".join(f"no paired tests of {metric}: {reason}." for reason in left_out.values())
+        if any(node != nodes[0] for node in nodes):
+            functions, remark = [], f"no paired tests of {metric}, because its function differs between runs."
+    return [build_scorer(true, target, functions, class_probabilities(table, name, target))
+            for target, table in runs], remark  # fmt: skip
+
+
+def check_range(key: str, limits: Any) -> tuple[float, float]:
+    """Return the range of a metric of a config, to which its intervals are limited.
+
+    Raises:
+        UserError: It is not two numbers in ascending order.
+    """
+    numbers = [number for number in limits if type(number) in (int, float)] if isinstance(limits, list) else []
+    if len(numbers) != 2 or not numbers[0] < numbers[1]:
+        raise UserError(f"{key}.range: must be the smallest and the largest value, such as [0, 1], got {limits!r}")
+    return float(numbers[0]), float(numbers[1])
+
+
+def function_arguments(
+    metric: FunctionMetric, true: np.ndarray, pred: np.ndarray, classes: Sequence[str], probability: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the true values and the predictions (n,), or the probabilities (n, C), for the function of a metric.
+
+    Labels are class names. Of two classes, only the probability of the second one is used (n,), as in scikit-learn.
+    """
+    if metric.on == "scores":
+        scores = probability[:, 1] if probability is not None and len(classes) == 2 else probability
+        return np.array(classes)[true], scores
+    return (np.array(classes)[true], np.array(classes)[pred]) if classes else (true, pred)
+
+
+def function_metric(key: str, node: Mapping[str, Any], target: Mapping[str, Any]) -> FunctionMetric:
+    """Return the metric of a node that is trusted.
+
+    Args:
+        key: Key of the node in the config, which ends with the name of the metric.
+        node: `_target_`, keyword parameters of the function, and the keys of METRIC_KEYS.
+        target: The target in record.json. A function of scores with a parameter `labels` receives its classes.
+
+    Raises:
+        UserError: The function cannot be imported, or a value is invalid.
+    """
+    name, on = key.rpartition(".")[2], node.get("on") or "predictions"
+    if name in BUILT_IN:
+        raise UserError(f"{key}: {name} is the name of a built-in metric; choose another name")
+    if on not in ("predictions", "scores") or (on == "scores" and target["kind"] != "label"):
+        raise UserError(f"{key}.on: must be predictions, or scores for the probabilities of a label, got {on!r}")
+    function = load_function(key, node, METRIC_KEYS)
+    if on == "scores" and "labels" not in node and has_parameter(function, "labels"):
+        function = partial(function, labels=list(target["classes"]))
+    RANGES.pop(name, None)
+    if limits := node.get("range"):
+        RANGES[name] = check_range(key, limits)
+    return FunctionMetric(key, name, str(node["_target_"]), function, on)
+
+
+def usable_functions(
+    name: str, target: Mapping[str, Any], table: DataFrame
+) -> tuple[list[FunctionMetric], dict[str, str]]:
+    """Return the metrics of functions that can be computed, and the reason for each other one by name.
+
+    Args:
+        name: Name of the target.
+        target: The target in record.json or metrics.json, with `metrics`.
+        table: Predictions of some clips.
+    """
+    functions, left_out = [], {}
+    for metric, node in (target.get("metrics") or {}).items():
+        try:
+            check_trusted(node)
+            function = function_metric(f"{name}.metrics.{metric}", node, target)
+            for _, split in table[table[f"{name}.true"].notna()].groupby("split"):
+                if len(split) > 1:
+                    true, pred = (encode_column(split, f"{name}.{column}", target) for column in ("true", "pred"))
+                    probability = class_probabilities(split, name, target)
+                    function.compute(*function_arguments(function, true, pred, target.get("classes", ()), probability))
+            functions.append(function)
+        except UserError as error:
+            left_out[metric] = str(error)
+    return functions, left_out
+
+
+def check_functions(nodes: Mapping[str, Mapping[str, Any]], targets: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check the functions of all metrics on simulated predictions, before the training.
+
+    Args:
+        nodes: Nodes of the targets in the config.
+        targets: Kind and classes or range of each target.
+
+    Raises:
+        UserError: A function cannot be imported, fails, or does not return a number.
+    """
+    for name, node in nodes.items():
+        target, rng = targets[name], np.random.default_rng(0)
+        classes = target.get("classes", ())
+        size = max(20, 4 * len(classes))
+        for metric, function_node in (node.get("metrics") or {}).items():
+            function = function_metric(f"task.targets.{name}.metrics.{metric}", function_node, target)
+            true = np.arange(size) % len(classes) if classes else np.linspace(target["low"], target["high"], size)
+            probability = rng.dirichlet(np.ones(len(classes)), size) if classes else None
+            pred = rng.permutation(true) if probability is None else probability.argmax(1)
+            value = function.compute(*function_arguments(function, true, pred, classes, probability))
+            if np.isnan(value):
+                raise UserError(f"{function.key}: {function.target} returned nan for simulated predictions")
 
 
 def mean_over_scalars(

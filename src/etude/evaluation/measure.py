@@ -17,17 +17,17 @@ from etude.errors import UserError
 from etude.evaluation import bootstrap
 from etude.evaluation.bootstrap import Resamples
 from etude.evaluation.formatting import BASELINES
-from etude.evaluation.means import CORRELATIONS, MEAN, mean_over_scalars
+from etude.evaluation.means import CORRELATIONS, MEAN, build_scorer, mean_over_scalars, usable_functions
 from etude.evaluation.metrics import (
     PRIMARY,
+    FunctionMetric,
     calibration_scores,
     classification,
     limits_of_agreement,
-    regression,
     reliability_bins,
     simulate_chance_error,
 )
-from etude.evaluation.predictions import encode_column
+from etude.evaluation.predictions import class_probabilities, encode_column
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -50,7 +50,8 @@ def compute_metrics(table: DataFrame, targets: dict[str, dict[str, Any]], seed: 
             and baselines.
         targets: Targets of record.json with kind ("label" or "scalar"), classes or low and high, note, and the
             descriptions of the fitted baselines. With `train_classes`, the number of training clips by class, macro
-            means are also computed without the classes that have no training clips.
+            means are also computed without the classes that have no training clips. With `metrics`, nodes of functions
+            by name, these are computed too, unless they are not trusted or fail (`left_out`, with the reasons).
         seed: Seed of the resamples.
 
     Returns:
@@ -63,8 +64,12 @@ def compute_metrics(table: DataFrame, targets: dict[str, dict[str, Any]], seed: 
     measured = {}
     for name, target in targets.items():
         kind = target["kind"]
-        splits = {split: _split_metrics(table[table["split"] == split], name, target, seed) for split in SPLITS}
+        functions, left_out = usable_functions(name, target, table)
+        splits = {split: _split_metrics(table[table["split"] == split], name, target, seed, functions)
+                  for split in SPLITS}  # fmt: skip
         spec: dict[str, Any] = {key: target[key] for key in ("kind", "classes", "low", "high") if key in target}
+        nodes = {metric: node for metric, node in (target.get("metrics") or {}).items() if metric not in left_out}
+        spec |= ({"metrics": nodes} if nodes else {}) | ({"left_out": left_out} if left_out else {})
         measured[name] = spec | {"note": target.get("note", ""), "primary": PRIMARY[kind], "splits": splits}
     mean = mean_over_scalars(table, targets, SPLITS, seed)
     return {
@@ -81,7 +86,9 @@ def confusion(true: np.ndarray, pred: np.ndarray, classes: int) -> np.ndarray:
     return np.bincount(true * classes + pred, minlength=classes**2).reshape(classes, classes)
 
 
-def _split_metrics(table: DataFrame, name: str, target: dict[str, Any], seed: int) -> dict[str, Any]:
+def _split_metrics(
+    table: DataFrame, name: str, target: dict[str, Any], seed: int, functions: Sequence[FunctionMetric]
+) -> dict[str, Any]:
     """Compute the metrics of one target on one split. Clips without a true value are dropped and counted."""
     column = f"{name}.true"
     if column not in table.columns:
@@ -101,8 +108,9 @@ def _split_metrics(table: DataFrame, name: str, target: dict[str, Any], seed: in
     true = encode_column(known, column, target)
     resamples = bootstrap.draw_resamples(groups, seed=seed, strata=true if target["kind"] == "label" else None)
     pred = encode_column(known, f"{name}.pred", target)
-    score = build_scorer(true, target)
-    point, drawn = bootstrap.resampled_scores(score, pred, resamples)
+    probability = class_probabilities(known, name, target)
+    point, drawn = bootstrap.resampled_scores(build_scorer(true, target, functions, probability), pred, resamples)
+    score = build_scorer(true, target, functions)
     result["scores"] = bootstrap.scores_with_intervals(point, drawn)
     if target["kind"] == "label":
         counts = confusion(true, pred, len(target["classes"]))
@@ -110,7 +118,7 @@ def _split_metrics(table: DataFrame, name: str, target: dict[str, Any], seed: in
         result |= {"per_class": _class_rows(counts, target["classes"], class_groups), "confusion": counts.tolist()}
         if learnable := _learnable_scores(counts, target, true, pred, resamples):
             result["learnable"] = learnable
-        result["calibration"] = _calibration(known, name, target, true, pred, resamples, seed)
+        result["calibration"] = {} if probability is None else _calibration(probability, true, pred, resamples, seed)
     else:
         result["agreement"] = bootstrap.scores_with_intervals(
             *bootstrap.resampled_scores(lambda p, w: limits_of_agreement(true, p, w), pred, resamples)
@@ -206,22 +214,9 @@ def repeated_scores(tables: Sequence[DataFrame], name: str, target: dict[str, An
 
 
 def _calibration(
-    table: DataFrame,
-    name: str,
-    target: dict[str, Any],
-    true: np.ndarray,
-    pred: np.ndarray,
-    resamples: bootstrap.Resamples,
-    seed: int,
+    probability: np.ndarray, true: np.ndarray, pred: np.ndarray, resamples: bootstrap.Resamples, seed: int
 ) -> dict[str, Any]:
-    """Compute the calibration of a label's probabilities. The result is empty if the table has no probabilities."""
-    columns = [f"{name}.score.{class_name}" for class_name in target["classes"]]
-    if not set(columns) <= set(table.columns):
-        return {}
-    probability = table[columns].to_numpy(dtype=np.float64)
-    if np.isnan(probability).any():
-        count = np.isnan(probability).any(axis=1).sum()
-        raise UserError(f"{count} of {len(table)} clips have no predicted probabilities for {name}")
+    """Compute the calibration of a label's probabilities."""
     numbers = bootstrap.scores_with_intervals(
         *bootstrap.resampled_scores(lambda p, w: calibration_scores(probability, true, p, w), pred, resamples)
     )
@@ -231,13 +226,6 @@ def _calibration(
         "chance": simulate_chance_error(probability, pred, seed),
         "bins": [row | {"accuracy": numbers[f"accuracy_{i}"]} for i, row in enumerate(rows)],
     }
-
-
-def build_scorer(true: np.ndarray, target: Mapping[str, Any]) -> bootstrap.ResampledScore:
-    """Return a function that computes a target's metrics from predictions (n,) and weights (R, n) or None."""
-    if target["kind"] == "scalar":
-        return lambda pred, weights: regression(true, pred, weights)
-    return lambda pred, weights: classification(true, pred, len(target["classes"]), weights)
 
 
 def _class_rows(counts: np.ndarray, classes: list[str], groups: list[int]) -> list[dict[str, Any]]:

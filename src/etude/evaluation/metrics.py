@@ -26,14 +26,18 @@ a good network, residuals decrease with the true value, because uncertain predic
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from etude.errors import UserError, one_line_message
+
 PRIMARY = {"label": "macro_f1", "scalar": "spearman"}
 """Primary score by kind of target. A constant prediction of the most common value increases neither of them."""
-
-LOWER_IS_BETTER = frozenset({"mse", "mae", "rmse"})
 
 UNBOUNDED = (-math.inf, math.inf)
 RANGES = {
@@ -283,3 +287,60 @@ def limits_of_agreement(true: np.ndarray, pred: np.ndarray, weights: np.ndarray 
     with np.errstate(invalid="ignore", divide="ignore"):
         sd = np.sqrt(np.maximum(squares, 0) / (total - 1))
     return {"bias": bias, "sd": sd, "lower": bias - WIDTH * sd, "upper": bias + WIDTH * sd}
+
+
+@dataclass(frozen=True)
+class FunctionMetric:
+    """Metric of one target that is computed by a function of its config.
+
+    Args:
+        key: Key of the metric, such as `genre.metrics.kappa`, for messages.
+        name: Name of the metric.
+        target: Dotted name of the function.
+        function: The function with its keyword parameters, called with true values and predictions.
+        on: `predictions` or `scores`, the argument for its predictions.
+    """
+
+    key: str
+    name: str
+    target: str
+    function: Callable[..., Any]
+    on: str = "predictions"
+
+    def __call__(self, true: np.ndarray, pred: np.ndarray | None, weights: np.ndarray | None) -> np.ndarray:
+        """Compute the metric of each resample (R,), with nan where it is undefined or the function fails.
+
+        Args:
+            true: Class names or numbers (n,).
+            pred: Class names, numbers or probabilities, a row per clip. None if there are no probabilities.
+            weights: Number of repetitions of each clip (R, n). None means one row of ones.
+        """
+        rows = np.ones((1, len(true)), dtype=np.int64) if weights is None else weights
+        distinct, index = np.unique(rows, axis=0, return_inverse=True)  # few groups have many equal resamples
+        values = np.full(len(distinct), np.nan)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as of a resample without one of the classes
+            for row, weight in enumerate(distinct):
+                with suppress(UserError):
+                    repeated = None if pred is None else pred.repeat(weight, axis=0)
+                    values[row] = self.compute(true.repeat(weight), repeated)
+        return values[index]
+
+    def compute(self, true: np.ndarray, pred: np.ndarray | None) -> float:
+        """Call the function, and return its value, or nan if it is not finite or there are no probabilities.
+
+        Raises:
+            UserError: The function fails, or does not return a number.
+        """
+        if pred is None:
+            return math.nan
+        try:
+            value = self.function(true, pred)
+            shape, kind = np.shape(value), np.asarray(value).dtype.kind
+        except Exception as error:  # of any kind, because the function is not a part of this package
+            message = f"{self.key}: {self.target} raised {type(error).__name__}: {one_line_message(error, 200)}"
+            raise UserError(message) from error
+        if shape or kind not in "fiub":
+            returned = f"an array of shape {shape}" if shape else f"{value!r:.60}"
+            raise UserError(f"{self.key}: {self.target} returned {returned}; it must return one number")
+        return float(value) if math.isfinite(value) else math.nan

@@ -35,11 +35,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.evaluation import bootstrap
+from etude.evaluation import bootstrap, formatting
 from etude.evaluation.formatting import NAMES, UNDEFINED, capitalise_first, format_count, format_interval, format_number
-from etude.evaluation.means import build_mean_scorer, encode_columns, known_values_mask
-from etude.evaluation.measure import build_scorer
-from etude.evaluation.metrics import LOWER_IS_BETTER, PRIMARY
+from etude.evaluation.means import build_mean_scorer, build_scorers, encode_columns, known_values_mask
+from etude.evaluation.metrics import PRIMARY
 from etude.evaluation.predictions import encode_column
 
 if TYPE_CHECKING:
@@ -141,12 +140,12 @@ class Pair:
         gain = self.difference["value"]
         if self.p is None or self.p >= LEVEL or not gain:
             return ""
-        return self.a if (gain > 0) != (self.metric in LOWER_IS_BETTER) else self.b
+        return self.a if (gain > 0) != (self.metric in formatting.LOWER_IS_BETTER) else self.b
 
     @property
     def digits(self) -> int:
         """Number of printed decimals of the scores."""
-        return 3 if self.metric in LOWER_IS_BETTER else 2
+        return 3 if self.metric in formatting.LOWER_IS_BETTER else 2
 
     @property
     def conclusion(self) -> str:
@@ -232,7 +231,8 @@ def scored_run(title: str, name: str, target: Mapping[str, Any], table: DataFram
     names = sorted(target.get("targets", [name]))
     true, pred = ([f"{name}.{kind}" for name in names] for kind in ("true", "pred"))
     table = table[(table["split"] == split) & table[true].notna().any(axis=1)]
-    table = table[["id", "group", *true, *pred]].sort_values("id", kind="stable")
+    scores = [column for column in map(str, table.columns) if column.startswith(f"{name}.score.")]
+    table = table[["id", "group", *true, *pred, *scores]].sort_values("id", kind="stable")
     true_values = table[["id", "group", *true]].to_csv(index=False, header=False)
     hashed = [target["kind"], sorted(target.get("classes", [])), names if len(names) > 1 else [], true_values]
     return ScoredRun(title, target, table, hashlib.sha256(repr(hashed).encode()).hexdigest())
@@ -304,13 +304,13 @@ def _compare_family(members: list[ScoredRun], name: str, metric: str) -> tuple[l
         known = known_values_mask(table, names)
         true = encode_columns(table, [f"{name}.true" for name in names], known)
         preds = [encode_columns(member.table, [f"{name}.pred" for name in names], known) for member in members]
-        score = build_mean_scorer(true, known, "low" in target)
+        scorers, remark = [build_mean_scorer(true, known, "low" in target)] * len(members), ""
     else:
         true = encode_column(table, f"{name}.true", target)
         preds = [encode_column(member.table, f"{name}.pred", target) for member in members]
-        score = build_scorer(true, target)
+        scorers, remark = build_scorers(true, name, [(run.target, run.table) for run in members], metric)
     resamples = bootstrap.draw_resamples(groups, draws, strata=true if label else None)
-    results = [bootstrap.resampled_scores(score, pred, resamples) for pred in preds]
+    results = [bootstrap.resampled_scores(*pair, resamples) for pair in zip(scorers, preds, strict=True)]
     compared = metric if metric in results[0][0] else PRIMARY[target["kind"]]
     pairs, p_values, mcnemar_p_values = [], [], []
     for i, j in combinations(range(len(members)), 2):
@@ -330,7 +330,6 @@ def _compare_family(members: list[ScoredRun], name: str, metric: str) -> tuple[l
             None, len(table), int(group.max()) + 1, count, ungrouped, differing,
         ))  # fmt: skip
     corrected = zip(pairs, holm_correction(p_values), holm_correction(mcnemar_p_values), strict=True)
-    remark = ""
     if len(resamples) and 2 * count / (1 + len(resamples)) >= LEVEL:
         remark = (
             f"{len(resamples):,} resamples cannot show a significant difference after correction for "

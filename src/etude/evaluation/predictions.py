@@ -114,6 +114,18 @@ def encode_column(table: DataFrame, column: str, target: Mapping[str, Any]) -> n
     return values.map(index).to_numpy(dtype=np.int64)
 
 
+def class_probabilities(table: DataFrame, name: str, target: Mapping[str, Any]) -> np.ndarray | None:
+    """Return the class probabilities (n, C) of a label, or None for a scalar and for a table without probabilities."""
+    columns = [f"{name}.score.{class_name}" for class_name in target.get("classes", ())]
+    if target["kind"] != "label" or not set(columns) <= set(table.columns):
+        return None
+    probability = table[columns].to_numpy(dtype=np.float64)
+    if np.isnan(probability).any():
+        count = np.isnan(probability).any(axis=1).sum()
+        raise UserError(f"{count} of {len(table)} clips have no predicted probabilities for {name}")
+    return probability
+
+
 MOST_ERRORS = {"label": 10, "scalar": 6}
 """Maximum number of listed errors. Next to a scatter plot there is less space."""
 

@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,11 +213,14 @@ def count_skipped(pack: Any) -> dict[str, int]:
     return counts
 
 
-def describe_targets(data: MusicData, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return the specifications of targets for the record, of labels with the number of fitted clips by class."""
+def describe_targets(data: MusicData, nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the specifications of targets for the record.
+
+    Labels have the number of fitted clips by class, and targets with `metrics` in their nodes of the config have these.
+    """
     targets = {}
-    for name in names:
-        targets[name] = dict(data.targets[name])
+    for name, node in nodes.items():
+        targets[name] = dict(data.targets[name]) | ({"metrics": node["metrics"]} if node.get("metrics") else {})
         if name in data.class_counts:
             counts = {value: sum(row[split] for split in data.fitted_splits)
                       for value, row in data.class_counts[name].items()}  # fmt: skip

@@ -16,6 +16,7 @@ from etude.data.collection import check_targets
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.embeddings.cache import build_frozen_cache
 from etude.errors import RunError, UserError
+from etude.evaluation.means import check_functions
 from etude.evaluation.predictions import assemble_predictions
 from etude.experiment import baselines, provenance
 from etude.experiment.earlier_training import check_earlier_training, read_earlier_training, training_record
@@ -83,6 +84,7 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
     data = build_datamodule(config)
     data.fitted_splits = getattr(make(config["optim"]), "fitted_splits", data.fitted_splits)
     check_targets(data.source, config["task"]["targets"])
+    check_functions(config["task"]["targets"], data.targets)
     if not resume:
         resolve(config["backbone"]["_target_"]).check_weights(config["backbone"])
     earlier = read_earlier_training(config, files if resume else None)
@@ -256,10 +258,8 @@ def predict_splits(
     others, fitted = baselines.fit_baselines(data, rows, specs, train_seconds, shortcuts)
     joined = np.isin(rows, getattr(learner, "joined_rows", []))
     clips, split_of_clip, fitted_splits = data.pack.index, data.splits, data.fitted_splits
-    table = assemble_predictions(
-        clips, split_of_clip, rows, predicted, embedding, specs, others, joined, fitted_splits
-    )  # fmt: skip
-    return table, fitted
+    arguments = (clips, split_of_clip, rows, predicted, embedding, specs, others, joined, fitted_splits)
+    return assemble_predictions(*arguments), fitted
 
 
 def write_results(

@@ -16,7 +16,6 @@ from etude.evaluation import formatting
 from etude.evaluation.bootstrap import FEW_GROUPS, MIN_TEST_GROUPS, significant_sign
 from etude.evaluation.linear_models import describe_end, weakness
 from etude.evaluation.means import MEAN, targets_and_mean
-from etude.evaluation.metrics import LOWER_IS_BETTER
 from etude.evaluation.predictions import find_worst_errors
 from etude.evaluation.score_summary import (
     are_groups_unknown,
@@ -59,6 +58,7 @@ def target_section(
     """
     test = target["splits"]["test"]
     is_label = target["kind"] == "label"
+    left_out = formatting.describe_left_out({name: target})
     summary, evidence = summarise_scores(target, disjoint=disjoint)
     return {
         "name": name,
@@ -66,7 +66,7 @@ def target_section(
         "note": target["note"],
         "summary": summary,
         "evidence": evidence,
-        "limitations": list_limitations(test),
+        "limitations": list_limitations(test) + ([f"Computed {left_out}."] if left_out else []),
         "untested_classes": _describe_untested_classes(target, train_classes or {}),
         "primary_metric": formatting.NAMES[target["primary"]],
         "score": test["scores"].get(target["primary"]),
@@ -157,9 +157,10 @@ def _split_scores(target: dict[str, Any], split: str, disjoint: bool) -> dict[st
     """Return the table of metrics of a split, with one row per metric and columns for network and baselines."""
     results = target["splits"][split]
     rows = []
-    for metric in (name for name in formatting.METRIC_ORDER[target["kind"]] if name in results["scores"]):
+    order = [*formatting.METRIC_ORDER[target["kind"]], *target.get("metrics", ())]
+    for metric in (name for name in order if name in results["scores"]):
         title = formatting.NAMES[metric] + (" (= micro precision, recall, F1)" if metric == "accuracy" else "")
-        is_error = metric in LOWER_IS_BETTER
+        is_error = metric in formatting.LOWER_IS_BETTER
         sign = -1 if is_error else 1
         baselines = [
             (b["scores"][metric], b["difference"][metric], sign * significant_sign(results, b, metric))

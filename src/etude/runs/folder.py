@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import os
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
+from etude.evaluation.formatting import describe_left_out
 from etude.files.atomic import replacing, write_text
 from etude.files.journal import file_hash
 from etude.files.safe_read import WEIGHTS_NAME, is_export
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+log = logging.getLogger(__name__)
 CONFIG, RECORD, METRICS, PREDICTIONS = "config.yaml", "record.json", "metrics.json", "predictions.parquet"
 SPLIT, CURVES, LOG, REPORT, TRACKERS = "split.csv", "curves.csv", "train.log", "report.html", "trackers.json"
 LR_TABLE, LR_PLOT = "lr.csv", "lr.png"  # files of debug=find_lr
@@ -331,8 +335,10 @@ def write_metrics(run: RunFolder) -> Path:
     """
     from etude.evaluation.measure import compute_metrics  # heavy: numpy
 
-    targets = run.record["targets"]
-    content = readers.add_checksum(compute_metrics(run.predictions, targets))
+    metrics = compute_metrics(run.predictions, run.record["targets"])
+    if left_out := describe_left_out(metrics["targets"]):
+        log.warning("%s: %s", os.path.relpath(run.path), left_out)
+    content = readers.add_checksum(metrics)
     _clear_cached(run, "metrics")
     return write_text(run.metrics_path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError, one_line_message
+from etude.evaluation.formatting import register_metrics
 from etude.files.journal import file_hash
 from etude.runs import schemas
 
@@ -104,6 +105,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
     metrics = _read_targets(path, "contains no scores", remedy)
     if fault := schemas.metrics_fault(metrics):
         raise UserError(f"{path}: the scores are invalid ({fault}); {remedy}")
+    register_metrics(metrics["targets"])
     return metrics
 
 

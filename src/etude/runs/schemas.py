@@ -14,7 +14,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from etude.evaluation.formatting import BASELINES, NAMES
+from etude.evaluation.formatting import BASELINES, BUILT_IN
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -58,9 +58,10 @@ SPLIT = {
         }
     },
 }
+FUNCTION = {"_target_": TEXT, "title?": TEXT, "lower_is_better?": (bool,), "on?": TEXT}
 TARGET = {
     **{"kind": TEXT, "classes?": [TEXT], "low?": NUMBER, "high?": NUMBER, "note?": TEXT, "baselines?": {"*": BASELINE}},
-    **{"train_classes?": {"*": COUNT}},
+    **{"train_classes?": {"*": COUNT}, "metrics?": {"*": FUNCTION}, "left_out?": {"*": TEXT}},
 }
 MEAN_ENTRY = {
     **{"targets": [TEXT], "kind": TEXT, "primary": TEXT, "low?": NUMBER, "high?": NUMBER},
@@ -189,11 +190,13 @@ def metrics_fault(content: Any) -> str:
             return first
     mean = [("mean", content["mean"])] if "mean" in content else []
     for name, target in [*content["targets"].items(), *mean]:
-        if target["primary"] not in NAMES:
+        if target["primary"] not in BUILT_IN:
             return f"{name} has the primary metric {_format_value(target['primary'])}, which is unknown"
-        size = len(target.get("classes") or ())
+        size, functions = len(target.get("classes") or ()), set(target.get("metrics") or ())
+        if invalid := sorted(name for name in functions if name in BUILT_IN or not name.isidentifier()):
+            return f"{name} has a metric with the name {_format_value(invalid[0])}"
         for split, results in target["splits"].items():
-            if unknown := sorted(set(results["scores"]) - set(NAMES)):
+            if unknown := sorted(set(results["scores"]) - (BUILT_IN | functions)):
                 return f"{name}.{split} has the score {_format_value(unknown[0])}, which is unknown"
             counts = results.get("confusion") or []
             if counts and [len(row) for row in counts] != [size] * size:

@@ -14,7 +14,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf, read_write
 
+from etude.config.instantiate import expand_functions
 from etude.errors import Refused, RunError, UserError
+from etude.evaluation.formatting import register_metrics
 from etude.experiment import start
 from etude.files import os_errors, ownership
 from etude.runs.folder import ENSEMBLE, JOBS, MULTIRUN, RunFolder, find_runs
@@ -70,15 +72,13 @@ class SweepTable(Callback):
         Raises:
             Refused: An option is invalid.
         """
+        expanded = expand_functions({"task": OmegaConf.to_container(config.task)} if "task" in config else {})
+        register_metrics((expanded.get("task") or {}).get("targets") or {})
         if self.tables or self.maps or self.page:
             _refuse_on_error(self.check_options)
 
     def check_options(self) -> None:
-        """Check the options of all tables, of the maps and of the page.
-
-        Raises:
-            UserError: An option is invalid.
-        """
+        """Check the options of all tables, of the maps and of the page, or raise UserError."""
         if not isinstance(self.tables, Mapping):
             example = "{table2: {rows: [backbone], cols: [metric]}}"
             raise UserError(f"{KEY}.tables: must be a mapping of tables by name, such as {example}; got {self.tables}")

@@ -115,7 +115,7 @@ class Task(nn.Module):
         """
         each, devices, counts = {}, self.devices(), counts or self.count_labels(y, weight)
         for name, target in self.targets.items():
-            losses = target.loss(out[name], y[name])
+            losses = target.loss(out[name], y[name], weight)
             total = losses.sum() if weight is None else (weight * losses).sum()
             each[name] = devices * total / torch.where(counts[name] > 0, counts[name], 1)
         return self.weighting(each, {name: count > 0 for name, count in counts.items()}), each

@@ -10,6 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from etude.config.instantiate import has_parameter
+from etude.errors import UserError, one_line_message
+from etude.files.os_errors import is_memory_error
+
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "mse": F.mse_loss,
     "mae": F.l1_loss,
@@ -40,6 +44,7 @@ class Target:
         classes: Names of the classes of a label; empty for a scalar.
         low: Lower end of the range of a scalar.
         high: Upper end of the range of a scalar.
+        function: Loss that replaces the losses of this module; None for one of them.
     """
 
     name: str
@@ -48,22 +53,25 @@ class Target:
     classes: Sequence[str] = ()
     low: float = 0.0
     high: float = 1.0
+    function: Callable[..., Tensor] | None = None
 
     def has_label(self, y: Tensor) -> Tensor:
         """Return a mask (B,), bool, that is True where the true value (B,) is present."""
         raise NotImplementedError
 
-    def loss(self, out: Tensor, y: Tensor) -> Tensor:
+    def loss(self, out: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
         """Compute the loss of each clip. It is 0 where the true value is missing.
 
         Args:
             out: Outputs (B, K).
             y: True values (B,).
+            weight: Weight of each clip (B,) in the mean over the batch; None for equal weights.
 
         Returns:
-            Losses (B,).
+            Losses (B,), not multiplied by the weights.
 
         Raises:
+            UserError: The function of a config fails, or does not return a loss.
             ValueError: The shapes are not (B, K) and (B,). Broadcasting (B, 1) against (B,) would silently train the
                 network to predict the mean of its batch.
         """
@@ -71,6 +79,13 @@ class Target:
             raise ValueError(f"{self.name}: outputs must be (B, {self.size}) and true values (B,), "
                              f"got {tuple(out.shape)} and {tuple(y.shape)}")  # fmt: skip
         labelled = self.has_label(y)
+        if self.function is not None:
+            losses = torch.zeros_like(out[:, 0], dtype=torch.float32)
+            if not labelled.any():
+                return losses + 0 * out.sum()  # with a gradient, which exchanges between devices need
+            arguments = self._loss_arguments(out.float()[labelled], y[labelled])
+            values = call_loss(self.name, self.function, *arguments, None if weight is None else weight[labelled])
+            return losses.masked_scatter(labelled, values.float())
         losses = self._unmasked_losses(out.float(), torch.where(labelled, y, torch.zeros_like(y)))
         return torch.where(labelled, losses, torch.zeros_like(losses))
 
@@ -86,6 +101,50 @@ class Target:
         """Compute the loss of each clip (B,). No true value may be missing."""
         raise NotImplementedError
 
+    def _loss_arguments(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the predictions and true values that the function of a config receives."""
+        return out, y
+
+
+def call_loss(
+    name: str, function: Callable[..., Tensor], out: Tensor, y: Tensor, weight: Tensor | None = None
+) -> Tensor:
+    """Call the loss function of a config.
+
+    Args:
+        name: Name of the target, for messages.
+        function: Function of predictions and true values. If it has a parameter `weights`, it receives the weights.
+        out: Predictions, a row per clip.
+        y: True values (B,).
+        weight: Weight of each clip (B,); None for equal weights.
+
+    Returns:
+        Losses (B,). A function that returns one number defines the loss of all clips.
+
+    Raises:
+        UserError: The function fails, or does not return a differentiable loss.
+    """
+    title = getattr(getattr(function, "func", function), "__name__", "the function")  # func: of a functools.partial
+    key, weighs = f"task.targets.{name}.loss: {title}", has_parameter(function, "weights")
+    weights = {"weights": torch.ones(len(y), device=out.device) if weight is None else weight} if weighs else {}
+    try:
+        values = function(out, y, **weights)
+    except Exception as error:  # of any kind, because the function is not a part of this package
+        if is_memory_error(error):
+            raise
+        raise UserError(f"{key} raised {type(error).__name__}: {one_line_message(error, 200)}") from error
+    if not isinstance(values, Tensor) or values.shape not in ((), (len(y),)):
+        returned = f"a tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else f"{values!r:.60}"
+        raise UserError(f"{key} returned {returned} for {len(y)} clips; it must return their losses or their mean")
+    if out.requires_grad and not values.requires_grad:
+        raise UserError(f"{key} returned a loss without a gradient; compute it from the predictions with torch")
+    if values.ndim == 0 and weight is not None and not weighs:
+        raise UserError(
+            f"{key} returned one number, but the clips have weights, as with augment=mixup; return a loss per clip, or "
+            "add the parameter weights"
+        )
+    return values.expand(len(y))
+
 
 class Label(Target):
     """Classification target with cross-entropy loss.
@@ -97,15 +156,28 @@ class Label(Target):
         smoothing: Share of probability spread over all classes (Szegedy et al., 2016).
         class_weight: `balanced` weighs the loss of a clip inversely to the frequency of its class, with mean 1 over the
             training split, as in scikit-learn; None for equal weights.
+        loss: `cross_entropy`, or a function of logits (B, K) and class indices (B,), see `call_loss`. A function has
+            neither smoothing nor class weights.
     """
 
     kind = "label"
 
     def __init__(
-        self, name: str, spec: dict[str, Any], smoothing: float = 0.0, class_weight: str | None = None
+        self,
+        name: str,
+        spec: dict[str, Any],
+        smoothing: float = 0.0,
+        class_weight: str | None = None,
+        loss: str | Callable[..., Tensor] = "cross_entropy",
     ) -> None:
         if class_weight not in (None, "balanced"):
             raise ValueError(f"target {name}: class_weight must be balanced or null, got {class_weight!r}")
+        if isinstance(loss, str) and loss != "cross_entropy":
+            raise ValueError(f"target {name}: loss must be cross_entropy or a function, got {loss!r}")
+        if not isinstance(loss, str):
+            if smoothing or class_weight:
+                raise ValueError(f"target {name}: smoothing and class_weight must be unset if loss is a function")
+            self.function = loss
         self.name, self.classes, self.smoothing = name, list(spec["classes"]), smoothing
         self.size = len(self.classes)
         self.weight: Tensor | None = None
@@ -144,17 +216,21 @@ class Scalar(Target):
     Args:
         name: Column in the table of clips.
         spec: Description of the column: `low` and `high`.
-        loss: `mse`, `mae`, or `huber` (quadratic up to a tenth of the range).
+        loss: `mse`, `mae`, or `huber` (quadratic up to a tenth of the range), or a function of predicted and true
+            positions (B,) in the range, whose ends are 0 and 1, see `call_loss`.
         bounded: Whether a sigmoid keeps the output inside the range.
     """
 
     kind = "scalar"
     size = 1
 
-    def __init__(self, name: str, spec: dict[str, Any], loss: str = "mse", bounded: bool = False) -> None:
-        if loss not in LOSSES:
-            raise ValueError(f"target {name}: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
-        self.name, self.criterion, self.bounded = name, LOSSES[loss], bounded
+    def __init__(
+        self, name: str, spec: dict[str, Any], loss: str | Callable[..., Tensor] = "mse", bounded: bool = False
+    ) -> None:
+        if isinstance(loss, str) and loss not in LOSSES:
+            raise ValueError(f"target {name}: loss must be one of {', '.join(LOSSES)}, or a function, got {loss!r}")
+        self.function = None if isinstance(loss, str) else loss
+        self.name, self.criterion, self.bounded = name, LOSSES[loss if isinstance(loss, str) else "mse"], bounded
         self.low, self.high = float(spec["low"]), float(spec["high"])
 
     def has_label(self, y: Tensor) -> Tensor:
@@ -170,7 +246,11 @@ class Scalar(Target):
         return (self.low + (self.high - self.low) * self._position(out.float()))[:, None]
 
     def _unmasked_losses(self, out: Tensor, y: Tensor) -> Tensor:
-        return self.criterion(self._position(out), (y - self.low) / (self.high - self.low), reduction="none")
+        return self.criterion(*self._loss_arguments(out, y), reduction="none")
+
+    def _loss_arguments(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return predicted and true positions (B,) in the range, whose ends are 0 and 1."""
+        return self._position(out), (y - self.low) / (self.high - self.low)
 
     def _position(self, out: Tensor) -> Tensor:
         """Convert outputs (B, 1) to positions (B,) in the range, whose ends are 0 and 1."""

@@ -33,7 +33,7 @@ from etude.training.lightning import (
     Trainer,
 )
 from etude.training.linear_probe import ProbeLearner, ProbeStartLearner
-from etude.training.network import Network, build_modules, load_weights
+from etude.training.network import Network, build_modules, load_weights, without_functions
 from etude.training.optimiser import LinearProbe
 from etude.training.transfer import Transfer
 
@@ -87,6 +87,7 @@ def build_learner(config: Mapping[str, Any], source: MusicData, resume: bool = F
     }
     transfer: Transfer | None = make(config["transfer"]) if config.get("transfer") else None
     learner = build_from_recipe(recipe, transfer)
+    learner.recipe["config"] = without_functions({k: config.get(k) for k in RECIPE_GROUPS})
     if not learner.backbone.skips_standardisation:
         learner.standardiser.mean.copy_(source.mean)
         learner.standardiser.std.copy_(source.std)

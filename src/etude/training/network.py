@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from etude.audio.frontend_modules import valid
 from etude.backbones.base import Backbone
-from etude.config.instantiate import NETWORK_MODULES, check_trusted, make, resolve
+from etude.config.instantiate import NETWORK_MODULES, check_trusted, load_function, make, resolve
 from etude.embeddings.readouts import Readout
 from etude.errors import UserError
 from etude.files.safe_read import read_checkpoint
@@ -123,7 +123,7 @@ def build_modules(recipe: Mapping[str, Any]) -> tuple[Standardiser, Backbone, Re
         kind = getattr(resolve(node["_target_"]), "kind", None)
         if kind != specs[name]["kind"]:
             raise UserError(f"task: target {name} is a {specs[name]['kind']} in this data, not a {kind}")
-        targets.append(make(node, name, specs[name]))
+        targets.append(make_target(name, node, specs[name]))
     backbone = make(config["backbone"], bins)
     # recipes of networks from before read-outs have no such key
     readout = make(config["readout"], backbone, bins) if config.get("readout") else Readout(backbone, bins)
@@ -131,6 +131,33 @@ def build_modules(recipe: Mapping[str, Any]) -> tuple[Standardiser, Backbone, Re
     weighting = lambda names: make(config["weighting"], names)  # noqa: E731
     standardiser = Standardiser(torch.zeros(bins), torch.ones(bins))
     return standardiser, backbone, readout, Task(targets, head, weighting, readout.dim)
+
+
+def make_target(name: str, node: Mapping[str, Any], spec: Mapping[str, Any]) -> Any:
+    """Return the target of a node, and check its loss if it is a function.
+
+    Raises:
+        UserError: The loss cannot be imported, fails, or does not return a loss.
+    """
+    values = {key: value for key, value in node.items() if key != "metrics"}
+    if not isinstance(values.get("loss"), Mapping):
+        return make(values, name, spec)
+    target = make(values, name, spec, loss=load_function(f"task.targets.{name}.loss", values.pop("loss")))
+    target.loss(torch.zeros(2, target.size, requires_grad=True), torch.tensor([0, 1]) if target.classes
+                else torch.tensor([target.low, target.high]))  # fmt: skip
+    return target
+
+
+def without_functions(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a recipe without the metrics and the losses that are functions.
+
+    A network can then be loaded without trust in these functions, which it does not need for predictions.
+    """
+    targets = {}
+    for name, node in config["task"]["targets"].items():
+        targets[name] = {key: value for key, value in node.items()
+                         if key != "metrics" and not (key == "loss" and isinstance(value, Mapping))}  # fmt: skip
+    return {**config, "task": {**config["task"], "targets": targets}}
 
 
 def _build_averaged_modules(recipe: Mapping[str, Any]) -> tuple[Standardiser, Backbone, Readout, Task]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from etude.config.stored import flatten, readout_name, renamed_key, weights_name
 from etude.errors import UserError
-from etude.evaluation.formatting import METRIC_ORDER, NAMES, printable
+from etude.evaluation.formatting import BUILT_IN, METRIC_ORDER, NAMES, printable
 from etude.evaluation.means import mean_name
 from etude.reports.comparison.runs import ComparedRun, describe_penalties, nested_value, optimiser_name
 from etude.reports.comparison.table import REPEAT_AXES, SCORE_AXES, Labels
@@ -48,7 +48,7 @@ class CompareOptions:
         trials: Whether trial runs are shown beside other runs.
 
     Raises:
-        UserError: A metric, the split, the layout or a format is unknown, or an axis is in rows and in columns.
+        UserError: The split, the layout or a format is unknown, or an axis is in rows and in columns.
     """
 
     rows: Labels = ()
@@ -66,13 +66,17 @@ class CompareOptions:
         if both := set(self.rows) & set(self.cols):
             raise UserError(f"in rows and in columns: {', '.join(sorted(both))}; keep each in only one")
         for name, values, known in (
-            ("metric", self.metrics, NAMES),
             ("split", (self.split,), SPLITS),
             ("layout", (self.layout,), LAYOUT_NAMES),
             ("format", self.formats, FORMATS),
         ):
-            if unknown := [value for value in values if value not in known]:
-                raise UserError(f"--{name} {unknown[0]}: is not one of {', '.join(known)}")
+            _check_known(name, values, known)
+
+
+def _check_known(name: str, values: Iterable[str], known: Iterable[str]) -> None:
+    """Raise UserError if one of the values of an option is unknown."""
+    if unknown := [value for value in values if value not in known]:
+        raise UserError(f"--{name} {unknown[0]}: is not one of {', '.join(known)}")
 
 
 LAYOUTS = {
@@ -90,7 +94,7 @@ def options_from_config(values: Any) -> CompareOptions:
         values: Mapping of fields of CompareOptions. Lists are lists of text.
 
     Raises:
-        UserError: A field is unknown, or its value is neither a list nor, for `where`, a mapping.
+        UserError: A field or metric is unknown, or a value is neither a list nor, for `where`, a mapping.
     """
     known = ("rows", "cols", "metrics", "split", "layout", "where", "formats")
     if not isinstance(values, Mapping):
@@ -104,6 +108,7 @@ def options_from_config(values: Any) -> CompareOptions:
     if not isinstance(filters, Mapping):
         raise UserError("where: must be a mapping of axes, such as {backbone: [lstm, cnn]}")
     where = {axis: _labels(f"where.{axis}", value) for axis, value in filters.items()}
+    _check_known("metric", plain.get("metrics", ()), NAMES)
     return CompareOptions(**plain, **{key: values[key] for key in ("split", "layout") if key in values}, where=where)
 
 
@@ -137,7 +142,7 @@ def layout(runs: Sequence[ComparedRun], options: CompareOptions) -> tuple[Labels
             f"--metric {','.join(wrong)}: is a metric of a class; add --rows class, or use macro_{wrong[0]}"
         )
     elif "metric" in axes and not metrics:
-        metrics = (*METRIC_ORDER["label"], *METRIC_ORDER["scalar"])
+        metrics = (*METRIC_ORDER["label"], *METRIC_ORDER["scalar"], *(name for name in NAMES if name not in BUILT_IN))
     if len(metrics) > 1 and "metric" not in axes:
         cols = (*cols, "metric")
     return rows, cols, metrics
@@ -149,6 +154,7 @@ def select_runs(runs: Sequence[ComparedRun], options: CompareOptions) -> list[Co
     Raises:
         UserError: No run has an axis of the options, or no run has a value of the filters.
     """
+    _check_known("metric", options.metrics, NAMES)  # not earlier, because metrics of functions are read with the runs
     for key, axes in (("--rows", options.rows), ("--cols", options.cols), ("", tuple(options.where))):
         for axis in axes:
             check_axis(axis, runs, f"{key} {axis}" if key else f"--where {axis}={','.join(options.where[axis])}")
@@ -181,12 +187,7 @@ def axis_value(run: ComparedRun, axis: str) -> str:
 
 
 def check_axis(axis: str, runs: Sequence[ComparedRun], argument: str) -> None:
-    """Check that an axis is a named axis or a config key of a run.
-
-    Args:
-        axis: Name of the axis.
-        runs: Runs in any state.
-        argument: Argument of the command, for the error message.
+    """Check that an axis of an argument of the command is a named axis or a config key of a run.
 
     Raises:
         UserError: No run has the axis. The message names the closest axis.
@@ -206,12 +207,8 @@ def check_axis(axis: str, runs: Sequence[ComparedRun], argument: str) -> None:
 def differing_axes(runs: Sequence[ComparedRun], maximum: int = 4) -> list[str]:
     """Return the axes on which runs differ.
 
-    Args:
-        runs: Runs in any state.
-        maximum: Maximum number of config keys.
-
     Returns:
-        Named axes, then config keys. A key is returned if it differs between runs that are equal on all named axes.
+        Named axes, then at most `maximum` config keys that differ between runs that are equal on all named axes.
     """
     setting_axes = [axis for axis in NAMED_AXES if axis not in (*REPEAT_AXES, *CHOSEN_AXES)]
     named = [axis for axis in setting_axes if len({axis_value(run, axis) for run in runs}) > 1]
@@ -347,4 +344,6 @@ def _is_fold_of(fold: ComparedRun, pooled: ComparedRun) -> bool:
 def _changes_scores(key: str) -> bool:
     """Return whether a config key can change the scores by more than random variation."""
     ignored = (*IGNORED_KEYS, *REPEAT_AXES, "data.split.fold", "_target_")
+    if ".metrics." in key or key.endswith(".loss._target_"):  # functions of targets
+        return ".metrics." not in key
     return not any(key == name or key.startswith(f"{name}.") or key.endswith(f".{name}") for name in ignored)

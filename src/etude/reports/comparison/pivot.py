@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.evaluation.formatting import NAMES, format_count
-from etude.evaluation.metrics import LOWER_IS_BETTER
+from etude.evaluation.formatting import LOWER_IS_BETTER, NAMES, format_count
 from etude.evaluation.score_summary import describe_few_groups
 from etude.reports.comparison.axes import axis_value, differing_axes
 from etude.reports.comparison.runs import ComparedRun, training_settings

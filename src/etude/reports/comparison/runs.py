@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from etude.evaluation.formatting import format_count, printable
+from etude.evaluation.formatting import capitalise_first, describe_left_out, format_count, printable, register_metrics
 from etude.evaluation.means import MEAN, mean_name
 from etude.evaluation.measure import METRICS_VERSION
 from etude.evaluation.paired_tests import ScoredRun, ScoredTarget, scored_run
@@ -125,6 +125,9 @@ def read_compared_run(folder: Path) -> ComparedRun:
         faults.append(f"{files.metrics_path.name} contains no target with scores.")
     if not targets:
         return ComparedRun(files, "unreadable", " ".join(faults), record, config)
+    register_metrics(targets)
+    if left_out := describe_left_out(targets):
+        faults.append(f"{printable(capitalise_first(left_out))}.")
     if (metrics.get("version") or 1) < METRICS_VERSION:
         faults.append(
             "Its intervals are from an older version and too narrow for few groups; rebuild them: etude report."
@@ -163,6 +166,8 @@ def scored_targets(
             title, target = names[run.folder], entries[run.folder][name]
             try:
                 columns = [f"{value}.{kind}" for value in target.get("targets", [name]) for kind in ("true", "pred")]
+                if any(node.get("on") == "scores" for node in mapping_or_empty(target.get("metrics")).values()):
+                    columns += [f"{name}.score.{value}" for value in target["classes"]]
                 table = run.files.read_columns(["id", "group", *columns, "split"])
                 scored.append(scored_run(title, name, target, table, split))
             except (OSError, ValueError, KeyError, TypeError) as error:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from statistics import fmean, stdev
 
-from etude.evaluation.formatting import UNDEFINED, format_count, format_interval, format_number
-from etude.evaluation.metrics import LOWER_IS_BETTER
+from etude.evaluation.formatting import LOWER_IS_BETTER, UNDEFINED, format_count, format_interval, format_number
 
 Labels = tuple[str, ...]
 SCORE_AXES = ("target", "metric", "class")

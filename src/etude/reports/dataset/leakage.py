@@ -21,7 +21,8 @@ from etude.data.partition import SPLITS
 from etude.data.splits import group_codes
 from etude.evaluation import bootstrap
 from etude.evaluation.linear_candidates import Candidate, inner_folds, out_of_fold_predictions
-from etude.evaluation.measure import build_scorer, replace_non_finite
+from etude.evaluation.means import build_scorer
+from etude.evaluation.measure import replace_non_finite
 from etude.evaluation.predictions import encode_column
 from etude.reports.clip_frames import ClipFile
 from etude.system.streams import track
