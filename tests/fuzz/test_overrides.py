@@ -64,6 +64,7 @@ def keys() -> dict[str, Any]:
     walk(OmegaConf.to_container(composed, resolve=False), "")
     groups = sorted({p.relative_to(conf_dir()).parent.as_posix() for p in conf_dir().rglob("*.yaml")} - {"."})
     options = {group: sorted(p.stem for p in (conf_dir() / group).glob("*.yaml")) for group in groups}
+    options["experiment"].remove("small_ensemble")  # a sweep without -m, whose jobs would train in other processes
     return {"flat": flat, "options": options}
 
 

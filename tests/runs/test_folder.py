@@ -31,6 +31,9 @@ FILES = {
     *(names.TRACKERS, names.LR_TABLE, names.LR_PLOT, names.BEST, names.LAST, names.JOBS, names.MULTIRUN),
 }
 ELSEWHERE = {  # files of the same name in other folders
+    ("config/instantiate.py", "config.yaml"): "this folder comes before runs/, and reads the config of another run",
+    ("files/safe_read.py", "config.yaml"): "this folder comes before runs/, and recognises run folders",
+    ("files/safe_read.py", "record.json"): "this folder comes before runs/, and recognises run folders",
     ("sweeps/callback.py", "config.yaml"): "file of Hydra in hydra.output_subdir",
 }
 

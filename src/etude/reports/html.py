@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from etude.evaluation import formatting
+from etude.runs.folder import CONFIG, REPORT
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -168,11 +169,11 @@ def link_members(members: Sequence[Mapping[str, Any]], folder: Path) -> list[dic
     for name, member in zip(names, members, strict=True):
         places = (Path(member["folder"]), folder.parent / Path(member["folder"]).name)
         text = name if len(set(names)) == len(names) else str(member["folder"])
-        found = next((place for place in places if (place / "config.yaml").is_file()), None)
+        found = next((place for place in places if (place / CONFIG).is_file()), None)
         link = {"text": text, "address": ""}
         if found is not None:
             relative = Path(os.path.relpath(found.resolve(), folder.resolve()))
-            page = relative / "report.html" if (found / "report.html").is_file() else relative
+            page = relative / REPORT if (found / REPORT).is_file() else relative
             link["address"] = quote(page.as_posix())
         links.append(link)
     return links
