@@ -141,7 +141,7 @@ def test_validation_is_a_fifth_of_the_training_clips_of_genre(config: Compose) -
 
 
 def test_short_tests_change_steps_and_weights_only(config: Compose) -> None:
-    changed = {"name", "imagenet_weights", "trainer.max_epochs", "trainer.limit_train_batches"}
+    changed = {"name", "imagenet_weights", "data.max_clips", "trainer.max_epochs", "trainer.limit_train_batches"}
     changed |= {"trainer.limit_val_batches", "backbone.weights"}
     for method in ("reproduction", "improved"):
         for name in ("table2/cnn_energy", "step9/imagenet_valence"):
