@@ -95,6 +95,8 @@ def loader_class() -> type[Any]:
 
 def _inherited(loader: Any, overrides: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return the option and values of groups that a command does not select, of the run in `transfer.init_from`."""
+    if not any("transfer.init_from=" in text for text in overrides):  # most commands need no parser here
+        return {}
     parsed = _parse(overrides, loader)
     given = {re.split("[./@]", override.key_or_group)[0] for override in parsed if not override.is_delete()
              and (override.key_or_group in SELECTED or "/" in override.key_or_group)}  # fmt: skip

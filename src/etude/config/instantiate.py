@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import logging
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from etude.config.stored import read_config, relocate, renamed_target
 from etude.config.validation import ROOT_KEYS, config_errors, expand_target, node_errors
 from etude.errors import UserError
+from etude.system.streams import silent_log
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -297,13 +297,8 @@ def source_node(config: DictConfig) -> Mapping[str, Any]:
 
 def read_columns(source: Mapping[str, Any]) -> DataColumns:
     """Return the columns of a source. Its messages are not logged, because the run logs them."""
-    logger = logging.getLogger("etude.data")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
+    with silent_log():
         collection = make(source)
-    finally:
-        logger.setLevel(level)
     kinds = {name: str(spec["kind"]) for name, spec in collection.targets.items()}
     unused = {name: f"its name contains {JOIN}, which separates the tasks of a list" for name in kinds if JOIN in name}
     unused |= dict(getattr(collection, "unused_columns", {}))

@@ -153,10 +153,9 @@ def check_targets(collection: Any, nodes: Mapping[str, Mapping[str, Any]]) -> No
     kinds = {name: spec["kind"] for name, spec in collection.targets.items()}
     for name, node in nodes.items():
         if name not in kinds:
-            targets = ", ".join(f"{target} ({kind})" for target, kind in kinds.items())
             raise DataError(
-                f"task: {collection.name} has no target {name}; it has {targets}: add task={next(iter(kinds))}, or "
-                "task=auto for all of them"
+                f"task: {collection.name} has no target {name}; it has {_list_targets(collection)}: add "
+                f"task={next(iter(kinds))}, or task=auto for all of them"
             )
         kind = getattr(resolve(node["_target_"]), "kind", kinds[name])
         if kind != kinds[name]:
@@ -182,11 +181,15 @@ def check_kinds(collection: Any, kinds: Mapping[str, Any] | str | None) -> None:
             None if spec is None else spec["kind"] if isinstance(kind, str) else [spec.get("low"), spec.get("high")]
         )
         if actual != (list(kind) if isinstance(kind, list | tuple) else kind):
-            has = ", ".join(f"{target} ({spec['kind']})" for target, spec in collection.targets.items())
             raise DataError(
-                f"data.targets={{{key}: {kind}}}: {collection.name} has the targets {has}, and only data=table has "
-                "columns whose kind can be set; remove it"
+                f"data.targets={{{key}: {kind}}}: {collection.name} has the targets {_list_targets(collection)}, and "
+                "only data=table has columns whose kind can be set; remove it"
             )
+
+
+def _list_targets(collection: Any) -> str:
+    """Return the targets of a collection with their kinds for a message, such as `genre (label), tempo (scalar)`."""
+    return ", ".join(f"{name} ({spec['kind']})" for name, spec in collection.targets.items())
 
 
 def column_name(key: Any) -> str:

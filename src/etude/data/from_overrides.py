@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from etude.config.validation import node_errors
 from etude.data.pack_writer import read_skipped
 from etude.data.partition import find_column, official_folds, select_fold
 from etude.errors import UserError
+from etude.system.streams import silent_log
 
 if TYPE_CHECKING:
     from etude.data.datamodule import MusicData
@@ -169,14 +169,3 @@ def fold_names(data: Any, kind: str | None = None) -> str:
         _, folds = official_folds(cells, f"column {column}")
         select_fold(split.fold if folds else 0, folds, column)
     return ",".join(str(name) if isinstance(name, int) else quote_value(name, "str") for name in folds)
-
-
-@contextmanager
-def silent_log() -> Iterator[None]:
-    """Discard log messages about a collection that jobs will read again, until the block ends."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -165,6 +165,7 @@ def _write_new_pack(
         )
         reasons = [entry.reason for entry in writer.entries if not entry.frames]
         missing = [f"{item.item}: {item.reason}" for item in collection.skipped_items if item.clip]
+        note = f"; {collection.missing_note}" if collection.missing_note else ""
         _check_skipped(collection, writer, reasons, missing, len(files), options.max_skipped)
         for entry, frames in track(results, len(remaining), f"Frames of {collection.name}", "clips"):
             writer.append(entry, frames)
@@ -173,7 +174,6 @@ def _write_new_pack(
                 _check_skipped(collection, writer, reasons, missing, len(files), options.max_skipped)
         if len(reasons) == len(writer.entries):
             remove_folder(draft)
-            note = f"; {collection.missing_note}" if collection.missing_note else ""
             raise DataError(f"{collection.name}: all clips were skipped; for example {reasons[0]}{note}")
         hash_files = collection.reader is not read_precomputed
         table = table.drop(columns="path")
@@ -182,7 +182,6 @@ def _write_new_pack(
         remove_folder(old)
     if skipped := pack.manifest["skipped"]:
         count_text = "1 clip was" if skipped == 1 else f"{skipped} clips were"
-        note = f"; {collection.missing_note}" if collection.missing_note else ""
         log.warning("%s skipped; the reasons are in %s%s", count_text, folder / pack_writer.SKIPPED, note)
     elif collection.skipped_items:
         log.info("skipped items are listed in %s", folder / pack_writer.SKIPPED)

@@ -232,6 +232,11 @@ def end_of_grid(candidates: Sequence[Candidate], fit: LinearFit) -> str | None:
     return None
 
 
+def format_penalty(probe: Mapping[str, Any]) -> str:
+    """Return the penalty of a linear probe from its description in the record of a run, such as `C=0.01`."""
+    return ", ".join(f"{key}={value:g}" for key, value in probe["penalty"].items())
+
+
 def describe_end(probe: Mapping[str, Any], grid: str = "optim.") -> str:
     """Return a sentence about a linear probe whose penalty is at an end of the grid.
 
@@ -239,7 +244,7 @@ def describe_end(probe: Mapping[str, Any], grid: str = "optim.") -> str:
         probe: Description of the fit in the record of a run.
         grid: Config group with the grid; "" for a grid that is not an option.
     """
-    penalty = ", ".join(f"{key}={value:g}" for key, value in probe["penalty"].items())
+    penalty = format_penalty(probe)
     remedy = f"; extend {grid}{'C' if probe['score'] == 'log_loss' else 'alpha'}" if grid else ""
     return f"the penalty {penalty} is the {probe['at_end']} of the grid, so a better one may be outside{remedy}"
 

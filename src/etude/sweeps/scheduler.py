@@ -21,6 +21,7 @@ from etude.sweeps.processes import JobProcesses
 from etude.sweeps.progress import STATUS, SweepProgress, pop_error
 from etude.system import signals
 from etude.system.machine import usable_cores
+from etude.system.streams import silent_log
 
 GPU_ACCELERATORS = ("auto", "gpu", "cuda")
 
@@ -93,7 +94,6 @@ def check_inputs(jobs: Sequence[Job]) -> None:
         UserError: Something is missing. The jobs that need it would fail, some of them after their clips were decoded.
     """
     from etude.data.collection import check_targets  # heavy: numpy
-    from etude.data.from_overrides import silent_log
 
     folders = [job.folder.absolute() for job in jobs]
     collections: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Standard streams: guards that keep the text of closed or full streams, and the progress of long loops."""
+"""Standard streams and the log: guards of closed or full streams, silence, and the progress of long loops."""
 
 from __future__ import annotations
 
@@ -212,6 +212,17 @@ def _open_missing() -> None:
         except OSError:
             if os.open(os.devnull, os.O_RDWR) == number:
                 os.set_inheritable(number, True)
+
+
+@contextmanager
+def silent_log() -> Iterator[None]:
+    """Discard log messages about data that the runs of the command will read again, until the block ends."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def track(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:

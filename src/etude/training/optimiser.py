@@ -12,7 +12,7 @@ from torch import nn
 
 from etude.evaluation.formatting import format_number
 from etude.evaluation.linear_candidates import FOLDS, Candidate
-from etude.evaluation.linear_models import LinearFit, describe_end, end_of_grid, weakness
+from etude.evaluation.linear_models import LinearFit, describe_end, end_of_grid, format_penalty, weakness
 from etude.tasks.targets import Target
 
 log = logging.getLogger(__name__)
@@ -194,7 +194,7 @@ def log_fit(name: str, record: Mapping[str, Any], grid: str = "optim.") -> None:
         record: Description of the fit.
         grid: Config group with the grid of penalties; "" for a grid that is not an option.
     """
-    penalty = ", ".join(f"{key}={value:g}" for key, value in record["penalty"].items())
+    penalty = format_penalty(record)
     weights = f", {record['class_weight']} class weights" if record["class_weight"] else ""
     inner = ""
     if record["inner_score"] is not None:

@@ -184,13 +184,11 @@ def _terminal_table(table: Table, plain: bool) -> RichTable:
         width = max((len(word) for text in (axis, *labels) for word in text.split()), default=0)
         shown.add_column(Text(axis), overflow="fold", min_width=min(MAX_WORD, width))
     n_labels = len(columns)
+    best = {position for position, cell in table.cells.items() if cell is not None and cell.best}
     for col in table.cols:
-        mark = {
-            row: " *" if plain and (row, col) in table.cells and table.cells[row, col].best else ""
-            for row in table.rows
-        }
         head = "\n".join([*col, *([f"n = {counts[col]}"] if col in counts else [])])
-        columns.append((head, [table.cell_text(row, col) + mark[row] for row in table.rows]))
+        marks = [" *" if plain and (row, col) in best else "" for row in table.rows]
+        columns.append((head, [table.cell_text(row, col) + mark for row, mark in zip(table.rows, marks, strict=True)]))
     if any(row in counts for row in table.rows):
         columns.append(("n", [counts.get(row, "") for row in table.rows]))
     if text_title:
@@ -199,9 +197,7 @@ def _terminal_table(table: Table, plain: bool) -> RichTable:
         width = max(len(line) for text in (head, *cells) for line in text.split("\n"))
         shown.add_column(Text(head), justify="right", min_width=width, no_wrap=True)
     for i, row in enumerate(table.rows):
-        bold = {
-            n_labels + j for j, col in enumerate(table.cols) if (row, col) in table.cells and table.cells[row, col].best
-        }
+        bold = {n_labels + j for j, col in enumerate(table.cols) if (row, col) in best}
         texts_of_row = [Text(cells[i], style="bold" if j in bold else "") for j, (_, cells) in enumerate(columns)]
         shown.add_row(*texts_of_row, style="dim" if row in table.baselines and not plain else "")
     return shown
