@@ -44,7 +44,7 @@ def test_notebook_shows_the_results_of_its_runs(
     assert "<svg" in shown[3] and "--network: #" in shown[3]
     assert "genre.pred" in shown[4]
     assert "electronic" in shown[6] and "metal" in shown[6]
-    assert first.name.endswith("genre_lstm_mel") and second.name.endswith("genre_lstm_chroma")
+    assert "_demo_genre_lstm_mel_" in first.name and "_demo_genre_lstm_chroma_" in second.name
     assert r"genre\_lstm\_chroma" in shown[8] and format_number(score["value"]) in shown[8]
     assert shown[9] == shown[0]
 

@@ -124,8 +124,9 @@ def test_standardiser_has_statistics_of_the_training_split(finished: Path) -> No
     network = load_learner(finished / "checkpoints" / "best.ckpt")
     split = pd.read_csv(finished / "split.csv", dtype=str).set_index("id")["split"]
     packs = Path(OmegaConf.load(finished / "config.yaml").data.packs)
+    packed = json.loads((finished / "record.json").read_text(encoding="utf-8"))["data"]["hash"]
     (folder,) = (
-        path.parent for path in packs.glob("demo-*/manifest.json") if json.loads(path.read_text())["bins"] == 140
+        path.parent for path in packs.glob("demo-*/manifest.json") if json.loads(path.read_text())["sha256"] == packed
     )
     index = pd.read_parquet(folder / "index.parquet")
     frames = np.fromfile(folder / "frames.f16", np.float16).reshape(-1, 140)[:, :128].astype(np.float64)

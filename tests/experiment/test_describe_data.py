@@ -34,7 +34,7 @@ def describe(split: Split, **columns: Any) -> dict[str, Any]:
         class_counts=class_counts(table, plan.splits, GENRES),
         fitted_splits=("train",),
     )
-    trained = describe_targets(cast(MusicData, data), ["genre"])["genre"]["train_classes"]
+    trained = describe_targets(cast(MusicData, data), {"genre": {}})["genre"]["train_classes"]
     assert trained == table["genre"][plan.splits == "train"].value_counts().reindex(["x", "y"], fill_value=0).to_dict()
     return describe_data(cast(MusicData, data))
 

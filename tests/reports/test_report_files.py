@@ -62,7 +62,7 @@ def test_command_rebuilds_report_and_rejects_other_folders(make_run, tmp_path: P
 def test_damaged_file_gives_one_line_error_message(
     name: str, content: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pd.DataFrame({"id": ["a"]}).to_parquet(tmp_path / "predictions.parquet")
+    pd.DataFrame({"id": ["a"], "group": ["g"], "split": ["test"]}).to_parquet(tmp_path / "predictions.parquet")
     (tmp_path / "record.json").write_text('{"targets": {}}')
     (tmp_path / name).write_text(content)
     assert main([str(tmp_path)]) == 2
