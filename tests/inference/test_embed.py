@@ -95,9 +95,9 @@ def test_embeddings_of_files_equal_those_of_predictions(
 def test_all_formats_contain_the_same_rows_for_each_window(
     call: Callable[..., int], checkpoint: Path, files: Path, tmp_path: Path, decoded: list[str]
 ) -> None:
-    for name in ("e.npz", "e.parquet", "folder"):
+    for name in ("e.npz", "e.parquet", "e.npy", "folder"):
         assert call(checkpoint, files, "--per=window", "--window=4", "--out", tmp_path / name) == 1
-    assert decoded == ["a.ogg", "b.ogg", "c.mp3", *["d.wav", "e.mp3"] * 3]
+    assert decoded == ["a.ogg", "b.ogg", "c.mp3", *["d.wav", "e.mp3"] * 4]
     table = pq.read_table(tmp_path / "e.parquet")
     frame, metadata = table.to_pandas(), json.loads(table.schema.metadata[b"etude"])
     windows = frame.groupby("path", sort=False).size().tolist()
@@ -113,6 +113,11 @@ def test_all_formats_contain_the_same_rows_for_each_window(
     np.testing.assert_array_equal(np.concatenate(arrays), np.stack(frame["embedding"]))
     assert [time for entry in index["files"] for time in entry["times"]] == frame[["start", "end"]].to_numpy().tolist()
     assert index["skipped"] == metadata["skipped"]
+    rows = json.loads((tmp_path / "e.json").read_text())
+    np.testing.assert_array_equal(np.load(tmp_path / "e.npy", allow_pickle=False), np.stack(frame["embedding"]))
+    assert [row["path"] for row in rows["rows"]] == frame["path"].tolist()
+    assert [row["times"] for row in rows["rows"]] == frame[["start", "end"]].to_numpy().tolist()
+    assert {key: value for key, value in rows.items() if key != "rows"} == metadata
 
 
 def test_shorter_result_removes_outdated_arrays_and_no_other_files(
@@ -277,12 +282,13 @@ def test_long_windows_do_not_share_a_step_of_the_network(
         ([], "Missing argument 'RUN'; etude embed --help lists the arguments"),
         (
             ["best.ckpt", "music", "--out=e.csv"],
-            "--out e.csv: must end with .npz or .parquet, or be the name of ",
+            "--out e.csv: must end with .npy, .npz, .parquet, or be the name of ",
         ),
         (
             ["best.ckpt", "music", "--out=own.npz"],
             "own.npz: exists and is not in .etude-files, the list of files ",
         ),
+        (["best.ckpt", "music", "--out=own.npy"], "own.json: exists and is not in .etude-files, the list of files "),
         (["best.ckpt", "music", "--overlap=2"], "--overlap 2: must be a fraction of a window from 0 to 0.95"),
         (["best.ckpt", "music/bad.mp3"], "none of the 1 files can be embedded; music/bad.mp3: "),
         (["no.ckpt", "music"], "no.ckpt: there is no such folder or checkpoint"),
@@ -297,7 +303,8 @@ def test_invalid_command_has_one_sentence_and_leaves_no_result(
     Path("music").mkdir()
     shutil.copy(files / "a.ogg", "music/song.ogg")
     Path("music/bad.mp3").write_bytes(b"no sound at all")
-    Path("own.npz").write_bytes(b"of a user")
+    for name in ("own.npz", "own.json"):
+        Path(name).write_bytes(b"of a user")
     out = [] if any(argument.startswith("--out") for argument in arguments) else ["--out=e.npz"]
     assert embed([*arguments, *out, "--packs=packs", "--workers=1"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]

@@ -39,8 +39,9 @@ def embed(
         Path,
         typer.Option(
             parser=expand_path,
-            metavar="FILE.npz|FILE.parquet|FOLDER",
-            help="Result. A folder contains an .npy file for each audio file, and index.json.",
+            metavar="FILE|FOLDER",
+            help="Result: a .npz, .parquet or .npy file, or a folder with an .npy file for each audio file. A .json "
+            "file describes the rows of .npy files.",
             show_default=False,
         ),
     ],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -34,7 +35,8 @@ from etude.system.streams import track
 
 PACKS = PackOptions.packs
 CLIP, WINDOW = "clip", "window"
-INDEX, NPZ, PARQUET = "index.json", ".npz", ".parquet"
+INDEX = "index.json"
+FILES = NPY, NPZ, PARQUET = ".npy", ".npz", ".parquet"
 OVERLAP = 0.5  # of successive windows, as a fraction of a window
 CHANGED = "was changed while it was read"
 log = logging.getLogger(__name__)
@@ -89,6 +91,11 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def times(self) -> list[list[float | None]]:
+        """Return start and end of each row for JSON, which has no NaN."""
+        ends = [None if np.isnan(end) else float(end) for end in self.end]
+        return [[float(start), end] for start, end in zip(self.start, ends, strict=True)]
+
     def __repr__(self) -> str:
         model = self.description.get("model", "a network")
         return f"Embeddings of {len(self)} rows by {self.values.shape[1]} values, from {model}"
@@ -123,17 +130,14 @@ class FileStore:
     """
 
     def __init__(self, model: Model, plan: WindowPlan, packs: Path) -> None:
-        identity = windows_identity(plan.front, plan.to_dict())
+        windows = {"kind": "files", "model": "windows of audio files"}
+        windows |= {"identity": windows_identity(plan.front, plan.to_dict())}
         with os_errors.explain_errors(packs, os_errors.PACKS_REMEDY):
             self._embeddings = EmbeddingStore(packs / FOLDER, model.encoder_name, model.encoder_identity)
-            self._files = RecordStore(
-                packs / FOLDER, {"kind": "files", "model": "windows of audio files", "identity": identity}
-            )
+            self._files = RecordStore(packs / FOLDER, windows)
 
-    def __enter__(self) -> FileStore:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
+        """Close both stores."""
         self._embeddings.close()
         self._files.close()
 
@@ -184,7 +188,7 @@ def embed_files(source: Path | Pretrained | Model, options: EmbedOptions) -> Emb
     files = found.select(model.takes_arrays)
     if options.window is not None:
         inputs.check_no_arrays(files, f"--window {options.window:g}")
-    with FileStore(model, plan, options.packs) as store:
+    with closing(FileStore(model, plan, options.packs)) as store:
         embedded, skipped = _embed(model, plan, files, store, options)
     rows = [(path, *row) for path, file in embedded.items() for row in file.rows(options.per)]
     if not rows:
@@ -224,36 +228,39 @@ def check_out(out: Path) -> None:
     Raises:
         UserError: The path has another suffix, or is a file that Étude did not write.
     """
-    if out.suffix in (NPZ, PARQUET) and not out.is_dir():
-        ownership.check_names(out.parent, [out.name])
+    if out.suffix in FILES and not out.is_dir():
+        names = [out.name, out.with_suffix(".json").name]
+        ownership.check_names(out.parent, names if out.suffix == NPY else names[:1])
     elif out.suffix and not out.is_dir():
-        raise UserError(f"--out {out}: must end with {NPZ} or {PARQUET}, or be the name of a folder without a suffix")
+        raise UserError(f"--out {out}: must end with {', '.join(FILES)}, or be the name of a folder without a suffix")
     else:
         ownership.check_names(out, [INDEX])
 
 
 def write_embeddings(embeddings: Embeddings, out: Path) -> list[Path]:
-    """Write embeddings as .npz or .parquet, or to a folder with an .npy file for each file, by the suffix.
+    """Write embeddings as .npy, .npz or .parquet, or to a folder with an .npy file for each file, by the suffix.
 
     Returns:
-        Path of the result; for a folder the path of its index.
+        Path of the result; of an .npy file also the path of its .json; for a folder the path of its index.
     """
-    description = json.dumps({**embeddings.description, "skipped": embeddings.skipped})
+    description = {**embeddings.description, "skipped": embeddings.skipped}
     with os_errors.explain_errors(out, os_errors.FOLDER_REMEDY, f"--out {out}"):
-        if out.suffix not in (NPZ, PARQUET) or out.is_dir():
+        if out.suffix not in FILES or out.is_dir():
             return [_write_folder(embeddings, out)]
         ownership.open_folder(out.parent)
         with replacing(out) as draft:
-            if out.suffix == NPZ:
-                paths, text = np.array(embeddings.paths), np.array(description)
-                with draft.open("wb") as file:
-                    np.savez(
-                        file, embeddings=embeddings.values, paths=paths, start=embeddings.start, end=embeddings.end,
-                        description=text,
-                    )  # fmt: skip
-            else:
-                _write_parquet(draft, embeddings, description)
-    return [out]
+            if out.suffix == PARQUET:
+                _write_parquet(draft, embeddings, json.dumps(description))
+                return [out]
+            with draft.open("wb") as file:
+                if out.suffix == NPZ:
+                    arrays = {"embeddings": embeddings.values, "start": embeddings.start, "end": embeddings.end}
+                    np.savez(file, paths=embeddings.paths, description=json.dumps(description), **arrays)
+                    return [out]
+                np.save(file, embeddings.values, allow_pickle=False)
+            rows = zip(embeddings.paths, embeddings.times(), strict=True)
+            content = {**description, "rows": [{"path": path, "times": times} for path, times in rows]}
+            return [out, write_text(out.with_suffix(".json"), json.dumps(content, indent=1) + "\n")]
 
 
 def _embed(
@@ -279,8 +286,12 @@ def _embed(
     if known:
         log.info("%d of %d files are in %s", len(files) - len(jobs), len(files), options.packs / FOLDER)
     reasons: dict[str | Path, str] = {}
+    results: Iterable[FilePrediction] = ()
+    if jobs:
+        results = engine.predict(model, [*jobs.values()], plan, options.batch_size, options.workers)
+        results = track(results, len(jobs), "Embeddings", "files")
     try:
-        for key, prediction in zip(jobs, _predictions(model, [*jobs.values()], plan, options), strict=True):
+        for key, prediction in zip(jobs, results, strict=True):
             if not prediction.reason and (prediction.size, prediction.modified) != stamps[prediction.path]:
                 prediction.reason = CHANGED
             if prediction.reason or isinstance(key, Path):
@@ -298,16 +309,6 @@ def _embed(
     )
 
 
-def _predictions(
-    model: Model, files: Sequence[Path], plan: WindowPlan, options: EmbedOptions
-) -> Iterable[FilePrediction]:
-    """Return the predictions for files, with their progress."""
-    if not files:
-        return ()
-    results = engine.predict(model, files, plan, options.batch_size, options.workers)
-    return track(results, len(files), "Embeddings", "files")
-
-
 def _file_hash(path: Path) -> str | None:
     """Return the hash of a file, or None if it cannot be read. The reason is found when it is decoded."""
     try:
@@ -320,6 +321,7 @@ def _write_folder(embeddings: Embeddings, folder: Path) -> Path:
     """Write an array for each file, (rows, D), and the index with paths and times, and return the path of the index."""
     ownership.open_folder(folder)
     entries: list[dict[str, Any]] = []
+    times = embeddings.times()
     by_path: dict[str, list[int]] = {}
     for i, path in enumerate(embeddings.paths):
         by_path.setdefault(path, []).append(i)
@@ -327,9 +329,7 @@ def _write_folder(embeddings: Embeddings, folder: Path) -> Path:
         name = f"{len(entries):06d}.npy"
         with replacing(folder / name) as draft, draft.open("wb") as file:
             np.save(file, embeddings.values[rows], allow_pickle=False)
-        ends = [None if np.isnan(end) else float(end) for end in embeddings.end[rows]]
-        times = [[float(start), end] for start, end in zip(embeddings.start[rows], ends, strict=True)]
-        entries.append({"path": path, "file": name, "times": times})
+        entries.append({"path": path, "file": name, "times": [times[i] for i in rows]})
     for outdated in folder.glob("[0-9]*.npy"):
         if outdated.name not in {entry["file"] for entry in entries}:
             remove(outdated)
@@ -343,6 +343,6 @@ def _write_parquet(draft: Path, embeddings: Embeddings, description: str) -> Non
     from pyarrow import parquet
 
     values = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.values.ravel()), embeddings.values.shape[1])
-    columns = {"path": embeddings.paths, "start": embeddings.start, "end": embeddings.end, "embedding": values}
-    table = pa.table({name: pa.array(column) if name != "embedding" else column for name, column in columns.items()})
+    times = {"start": pa.array(embeddings.start), "end": pa.array(embeddings.end)}
+    table = pa.table({"path": pa.array(embeddings.paths), **times, "embedding": values})
     parquet.write_table(table.replace_schema_metadata({"etude": description}), draft)
