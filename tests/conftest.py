@@ -82,8 +82,11 @@ def compiled_librosa() -> None:
 
 @pytest.fixture(scope="session")
 def packs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of packs that all tests share."""
-    return tmp_path_factory.mktemp("packs")
+    """Return the folder of packs that the tests of all processes share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared_packs"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -92,6 +92,7 @@ def test_failed_block_counts_as_unused(other_command: list[str]) -> None:
         assert run_command(other_command) == "waits"
 
 
+@pytest.mark.full
 def test_compiled_functions_are_first_used_with_the_lock() -> None:
     choices = [{}, {"tuning": None}, {"chroma": "cqt"}, {"sync": "beat"}]
     assert run_command([sys.executable, "-c", PRINT_LOADS_WITHOUT_LOCK.replace("CHOICES", repr(choices))]) == ""

@@ -33,6 +33,7 @@ def exact_requirements(sections: list[Section]) -> list[Requirement]:
     ]
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("small")
 def test_compared_networks_are_equal() -> None:
     pytest.importorskip("transformers")

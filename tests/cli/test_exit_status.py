@@ -92,7 +92,7 @@ def test_predict_1_if_a_file_cannot_be_read(run: Path, music: Path, tmp_path: Pa
     ("axis", "status"),
     [
         pytest.param("optim.lr=1e30,1e-3", 1, marks=pytest.mark.full),
-        ("task=genre,valence", 2),
+        pytest.param("task=genre,valence", 2, marks=pytest.mark.full),
         ("optim.lr=1e30 task=genre,valence", 1),
     ],
     ids=["a job fails", "all that fail are refused", "one fails and one is refused"],

@@ -89,7 +89,7 @@ def test_training_imports_lightning_without_unused_packages(run: Path) -> None:
 def test_commands_that_train_nothing_do_not_import_lightning(
     group: str, run: Path, clips: list[Path], packs: Path, tmp_path: Path
 ) -> None:
-    data = [f"data.packs={packs}"]
+    data = [f"data.packs={packs}", "data.max_clips=12"]
     arguments = {
         "report": [str(run)],
         "compare": [str(run), "--out", str(tmp_path / "compare")],

@@ -66,6 +66,7 @@ def test_prepare_prints_the_pack_and_the_skipped_files(music: Path, run: Path, c
     assert "cannot be decoded" in content["skipped"][0]["reason"]
 
 
+@pytest.mark.usefixtures("compiled_librosa")
 def test_explore_prints_the_statistics_of_its_page(music: Path, run: Path, tmp_path: Path, capsys: Any) -> None:
     content = call(capsys, "explore", *data_overrides(music), "--count=1", f"--out={tmp_path}", "--workers=1")
     written = json.loads((tmp_path / "music" / "explore.json").read_text("utf-8"))

@@ -151,6 +151,7 @@ def test_missing_ray_gives_installation_hint(monkeypatch: pytest.MonkeyPatch) ->
         list(map_jobs(square, [1], ray="local"))
 
 
+@pytest.mark.full
 def test_ray_gives_same_results_and_is_shut_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Check order, jobs ahead, exceptions and the bytes of a pack on a Ray cluster of two workers."""
     ray = pytest.importorskip("ray")

@@ -270,7 +270,9 @@ def page(browser: Any, served: str, request: pytest.FixtureRequest) -> Iterator[
     context.close()
 
 
-@pytest.mark.parametrize("page", [(1280, "light"), (390, "dark")], indirect=True, ids=str)
+@pytest.mark.parametrize(
+    "page", [(1280, "light"), pytest.param((390, "dark"), marks=pytest.mark.full)], indirect=True, ids=str
+)
 def test_uploaded_file_is_predicted_compared_and_explained(
     page: Any, served: str, content: DemoContent, audio_folder: Path
 ) -> None:

@@ -37,13 +37,18 @@ TRAINED = [
     "reproduction/step7/ast",
     "reproduction/step7/cnn",
     "reproduction/table1/lstm_mel",
-    "reproduction/table2/lstm_valence",
     "reproduction/step9/transfer_energy",
-    "reproduction/step9/imagenet_danceability",
-    "reproduction/table3/multitask_random",
     "improved/step7/ast",
-    "improved/step9/transfer_valence",
-    "improved/table1/lstm_fused",
+    *(
+        pytest.param(name, marks=pytest.mark.full)
+        for name in (
+            "reproduction/table2/lstm_valence",
+            "reproduction/step9/imagenet_danceability",
+            "reproduction/table3/multitask_random",
+            "improved/step9/transfer_valence",
+            "improved/table1/lstm_fused",
+        )
+    ),
 ]
 AXES = ("valence", "energy", "danceability")
 D = 192  # embedding size of the tiny AST

@@ -157,6 +157,7 @@ def test_run_that_was_killed_before_the_fit_is_resumed(
     pd.testing.assert_frame_equal(*(pd.read_parquet(path / "predictions.parquet") for path in (run, probe_run)))
 
 
+@pytest.mark.full
 def test_two_processes_give_the_predictions_of_one(
     probe_run: Path, finished: Path, train: Callable[..., Result], tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 from etude.evaluation.formatting import format_number
@@ -15,6 +16,7 @@ from etude.evaluation.formatting import format_number
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebook.ipynb"
 
 
+@pytest.mark.full
 def test_notebook_shows_the_results_of_its_runs(
     tmp_path: Path, packs: Path, environment: dict[str, str], monkeypatch: Any
 ) -> None:

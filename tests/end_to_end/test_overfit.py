@@ -23,7 +23,7 @@ def options(group: str) -> list[str]:
 
 # all targets with every backbone, and every task with the fastest backbone, because the full grid takes many minutes
 PAIRS: list[Any] = [
-    pytest.param(backbone, "joint", marks=pytest.mark.full if backbone == "musicnn" else [])  # the slowest
+    pytest.param(backbone, "joint", marks=[] if backbone in ("cnn", "lstm", "ast") else pytest.mark.full)
     for backbone in WITHOUT_CHECKPOINT
 ]
 PAIRS += [

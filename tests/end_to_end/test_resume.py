@@ -71,8 +71,9 @@ EARLY_STOPPING = [f"trainer.max_epochs={EPOCHS}", "patience=2", "+callbacks.earl
 OVERRIDES = {"best_epoch": EARLY_STOPPING, "ema": ["trainer.max_epochs=3"]}
 MANY_STEPS = np.random.default_rng(8).integers(STEPS + 1, 3 * STEPS, 10).tolist()  # after the first checkpoint
 CASES = [
-    *(("best_epoch", stage, STEP) for stage in ("training", "validation", "writing", "full_disk", "testing")),
-    ("ema", "training", STEP),
+    *(("best_epoch", stage, STEP) for stage in ("training", "writing", "testing")),
+    *(pytest.param("best_epoch", stage, STEP, marks=pytest.mark.full) for stage in ("validation", "full_disk")),
+    pytest.param("ema", "training", STEP, marks=pytest.mark.full),
     *(pytest.param("best_epoch", "training", step, marks=pytest.mark.full) for step in MANY_STEPS),
 ]
 STATE = ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "random")

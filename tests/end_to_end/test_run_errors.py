@@ -57,7 +57,7 @@ def run_train(server: ForkServer, folder: Path, environment: dict[str, str], *ov
     return server.run(folder, environment | {"PYTHONPATH": path, "ETUDE_TRUST": "faults"}, *overrides)
 
 
-@pytest.mark.parametrize(("trainer", "rank"), [("cpu", 0), ("ddp_cpu", 1)])
+@pytest.mark.parametrize(("trainer", "rank"), [("cpu", 0), pytest.param("ddp_cpu", 1, marks=pytest.mark.full)])
 def test_non_finite_loss_ends_a_run_that_can_be_resumed(
     trainer: str, rank: int, packs: Path, environment: dict[str, str], fork_server: ForkServer, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ TINY = ["backbone=lstm", "debug=fast", "data.crop=1.0", "hydra.sweep.dir=outputs
 BASIC = [*TINY, "hydra/launcher=basic"]
 
 
+@pytest.mark.full
 def test_search_is_resumed_and_a_run_of_another_config_is_refused(train: Callable[..., Result], tmp_path: Path) -> None:
     search = ["-m", *BASIC, "hydra/sweeper=random", "hydra.sweeper.n_trials=1"]
     search += ["optim.lr=tag(log, interval(1e-4,1e-2))"]
@@ -55,6 +56,7 @@ def test_optuna_search_stores_its_study(train: Callable[..., Result], tmp_path: 
     assert "optim.lr" in best.best_params and "backbone.hidden" not in best.best_params
 
 
+@pytest.mark.full
 def test_submitit_runs_a_job_in_a_separate_process(train: Callable[..., Result], tmp_path: Path) -> None:
     result = train(tmp_path, "-m", *TINY, "seed=3", "hydra/launcher=submitit_local")
     assert result.returncode == 0, result.stderr

@@ -207,6 +207,7 @@ def test_wandb_has_the_report_and_figures(finished_job: Path, wandb_run: WandbRu
         assert (wandb_run.files / media[f"figures/{name}.path"]).read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.full
 def test_wandb_artifacts_link_pack_weights_and_transfer(
     finished_job: Path, wandb_run: WandbRun, interrupted: tuple[Path, Result, dict[str, Any], Result]
 ) -> None:
@@ -227,6 +228,7 @@ def test_wandb_artifacts_link_pack_weights_and_transfer(
     assert later.artifacts[f"model-{later.run.run_id}"].use_after_commit is False
 
 
+@pytest.mark.full
 def test_resumed_run_continues_the_same_tracker_runs(
     interrupted: tuple[Path, Result, dict[str, Any], Result], server: MLflowServer
 ) -> None:

@@ -97,7 +97,7 @@ def test_unsuitable_data_gives_a_message(
 def test_run_interrupted_by_ctrl_c_can_be_resumed(
     tmp_path: Path, packs: Path, environment: dict[str, str], train: Callable[..., Result]
 ) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), f"data.packs={packs}", "backbone=lstm", "trainer.max_epochs=12"]
+    command = [sys.executable, str(ROOT / "train.py"), f"data.packs={packs}", "backbone=lstm", "trainer.max_epochs=5"]
     # in a background job, the shell sets Ctrl-C to be ignored, and child processes inherit this
     previous = signal.signal(signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
@@ -120,7 +120,7 @@ def test_run_interrupted_by_ctrl_c_can_be_resumed(
     repeated = train(tmp_path, f"resume={run.relative_to(tmp_path)}")
     assert repeated.returncode == 2
     assert "this run is finished" in repeated.stderr
-    assert curves["epoch"].dropna().astype(int).tolist() == list(range(1, 13))
+    assert curves["epoch"].dropna().astype(int).tolist() == list(range(1, 6))
 
 
 def test_overfitting_run_cannot_be_resumed(tmp_path: Path, train: Callable[..., Result]) -> None:
@@ -159,6 +159,7 @@ def test_basic_launcher_refuses_jobs_of_several_processes(tmp_path: Path, train:
     assert "this launcher starts one process for each job of a sweep" in result.stderr
 
 
+@pytest.mark.full
 def test_loggers_write_the_curves(tmp_path: Path, train: Callable[..., Result]) -> None:
     result = train(tmp_path, "-m", "hydra/launcher=basic", "logger=wandb,tensorboard", "debug=fast", "backbone=lstm")
     assert result.returncode == 0, result.stderr

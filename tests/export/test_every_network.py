@@ -32,7 +32,9 @@ EXPERIMENTS = sorted(
 )
 FULL = pytest.mark.full
 CASES = [
-    pytest.param([*CNN, "head.norm=true", "readout.layers=[0,2,-1]", "readout.pooling=mean_std"], id="norm, mean_std"),
+    pytest.param(
+        [*CNN, "head.norm=true", "readout.layers=[0,2,-1]", "readout.pooling=mean_std"], id="norm, mean_std", marks=FULL
+    ),
     pytest.param([*AST, "readout.layers=all", "readout.pooling=mean_max", "readout.combine=weighted"], id="weighted"),
     pytest.param(["experiment=small"], id="small", marks=FULL),
     pytest.param(["backbone=timm", "readout.layers=[1,-1]", "readout.pooling=mean_std"], id="timm", marks=FULL),

@@ -111,6 +111,7 @@ def test_outputs_of_snippet_with_only_onnxruntime_equal_predictions(
             assert expected[name][0] == pytest.approx(printed[name], abs=1e-3)
 
 
+@pytest.mark.full
 def test_torch_program_does_not_require_etude(exported: Path, model: Model, clips: list[Path], tmp_path: Path) -> None:
     samples = decode(clips[2], 22050)[:100_000]
     np.save(tmp_path / "batch.npy", np.stack([np.pad(samples, (0, 7000), constant_values=9)] * 3))

@@ -39,6 +39,7 @@ LEARNED_POSITIONS = [
 CASES = {name: [f"backbone={name}", *SMALL_OPTIONS.get(name, [])] for name in WITHOUT_CHECKPOINT} | {
     "ast, learned positions": LEARNED_POSITIONS
 }
+QUICK = ("cnn", "lstm", "ast", "timm")  # the others are in the full suite
 
 
 @dataclass
@@ -51,7 +52,11 @@ class Case:
     check: ParityCheck
 
 
-@pytest.fixture(scope="module", params=CASES, ids=str)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[] if name in QUICK else pytest.mark.full) for name in CASES],
+    ids=str,
+)
 def case(
     request: pytest.FixtureRequest,
     store_checkpoint: Callable[..., Path],

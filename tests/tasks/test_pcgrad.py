@@ -129,6 +129,7 @@ def worker(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.full
 def test_two_accumulating_processes_equal_one_process(tmp_path: Path) -> None:
     mp.spawn(worker, (str(tmp_path),), nprocs=2)
     net, plain = Conflicting(), Conflicting()

@@ -97,10 +97,8 @@ MODES = [*((net, "probe") for net in NETS), *((net, "last_k") for net in ("ast",
 QUICK = (
     ("ast", "probe"),
     ("lstm", "last_k"),
-    ("cnn", "last_k"),
-    ("timm", "probe"),
     ("readout", "probe"),
-)  # each kind of network and of split
+)
 
 
 @pytest.mark.parametrize(
@@ -121,9 +119,7 @@ def test_cached_training_with_single_clips_is_bitwise_equal(
     assert uncached_passes == 3 * (CLIPS["train"] + CLIPS["val"]) + CLIPS["val"] + CLIPS["test"]
 
 
-@pytest.mark.parametrize(
-    "net", [pytest.param(net, marks=[] if net in ("cnn", "lstm") else pytest.mark.full) for net in NETS]
-)
+@pytest.mark.parametrize("net", [pytest.param(net, marks=[] if net == "lstm" else pytest.mark.full) for net in NETS])
 def test_cached_training_with_batches_is_equal_within_tolerance(
     config: Compose, net: str, source: str, tmp_path: Path
 ) -> None:

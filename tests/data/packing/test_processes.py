@@ -128,7 +128,8 @@ def count_journal_lines(packs: Path) -> int:
 
 @needs_proc
 @pytest.mark.parametrize(
-    ("workers", "kills"), [(1, 4), (2, 4), *(pytest.param(workers, 10, marks=pytest.mark.full) for workers in (1, 2))]
+    ("workers", "kills"),
+    [(1, 4), *(pytest.param(workers, kills, marks=pytest.mark.full) for workers, kills in ((2, 4), (1, 10), (2, 10)))],
 )
 def test_killed_process_is_resumed_without_loss(
     workers: int,

@@ -49,7 +49,10 @@ def x() -> np.ndarray:
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",  # the full suite includes those that compile functions of numba for half a minute
+    [pytest.param(name, marks=pytest.mark.full if name in ("tsne", "umap") else []) for name in METHODS],
+)
 def test_projection_equals_the_library_and_is_reproducible(x: np.ndarray, method: str, dims: int) -> None:
     projection = project(x, method, dims, seed=5)
     assert projection.rows.tolist() == list(range(60))
