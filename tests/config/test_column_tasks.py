@@ -123,13 +123,19 @@ def test_experiment_file_selects_columns(table: list[str], tmp_path: Path, capsy
         (["task=title"], "it describes clips; to use it as a target, set data.targets={title: label}"),
         (["task=vocal"], "it contains only no and yes; to use it as a target, set data.targets={vocal: label}"),
         (["task=rating", "data.targets={rating: null}"], "cannot be a target: data.targets leaves it out"),
-        (["task=mood", "data.source.table=no.csv"], "columns of the data are unknown (no.csv: cannot be read"),
+        (["task=mood", "data.source.table=no.csv"], "the columns of the data cannot be read: no.csv: cannot be read"),
+        (["task=mood", "epochs=3"], "epochs: no such config group or key; did you mean trainer.max_epochs?"),
         (["task=1980"], "task=1980: is not a text; to select a column of this name, use \"task='1980'\""),
     ],
 )
 def test_unknown_task_lists_columns_or_names_the_reason(table: list[str], overrides: list[str], message: str) -> None:
     (text,) = override_errors([*table, *overrides])
     assert message in text
+
+
+def test_task_without_data_of_the_user_is_named_with_the_remedy() -> None:
+    (text,) = override_errors(["task=mood"])
+    assert text.endswith("the data of this command has no such column; data=... selects your own")
 
 
 def test_sweep_over_columns_is_valid(table: list[str]) -> None:

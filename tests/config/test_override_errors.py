@@ -187,3 +187,14 @@ def test_name_without_its_group_is_answered_with_the_key() -> None:
     for message in messages:
         key = keys[message.split(":")[0].partition("=")[0]]
         assert message.partition("; did you mean ")[2].partition("?")[0] == key
+
+
+def test_path_without_an_option_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("music").mkdir()
+    Path("clips.csv").touch()
+    absolute = str(tmp_path / "music")
+    for path, option in (("music", "folder data.source.path"), (absolute, "folder data.source.path"),
+                         ("clips.csv", "table data.source.table")):  # fmt: skip
+        message = f"{path}: is not of the form name=value; to select it as the data, use data={option}={path}"
+        assert override_errors([path]) == [message]

@@ -120,10 +120,10 @@ def test_given_checkpoint_is_used_for_predictions(run: etude.Run, tmp_path: Path
 
 
 def test_loading_another_folder_raises_user_error(run: etude.Run, tmp_path: Path) -> None:
-    for job in ("0_a", "1_b"):
+    for job in ("0_a", "1_b", "pooled/a"):  # pooled folds have no network
         (tmp_path / "sweep" / job).mkdir(parents=True)
         shutil.copy(run.folder / "config.yaml", tmp_path / "sweep" / job)
-    with pytest.raises(UserError, match=r"sweep: contains 2 runs; load one of them: .*0_a, .*1_b"):
+    with pytest.raises(UserError, match=r"etude ensemble \S+sweep, or load one of: \S+0_a, \S+1_b$"):
         etude.load(tmp_path / "sweep")
     with pytest.raises(UserError, match="there is no such folder"):
         etude.load(tmp_path / "nowhere")

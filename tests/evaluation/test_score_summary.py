@@ -189,7 +189,10 @@ def test_probes_are_recommended_if_few_clips_and_random_weights_do_not_beat_the_
     text = recommend_probes(record, targets)
     assert text.startswith("From random weights and 120 training clips, the network is not significantly better than")
     assert text.endswith("linear model or SVM on genre. For few clips of audio, linear probes on a pretrained network "
-                         "are better on most collections: python train.py experiment=small.")  # fmt: skip
+                         "are better on most collections: python train.py experiment=small")  # fmt: skip
+    command = "etude train data=folder 'data.source.path=my music' trainer.max_epochs=2 backbone=lstm task=mood"
+    expected = "etude train experiment=small data=folder 'data.source.path=my music' task=mood"
+    assert recommend_probes(record | {"command": command}, targets).endswith(f"collections: {expected}")
     assert recommend_probes(record | {"model": {"feature": "mel", "weights": "mn04_as"}}, targets) == ""
     assert recommend_probes(record | {"model": {"feature": "image"}}, targets) == ""
     assert recommend_probes(record | {"earlier_training": {"runs": []}}, targets) == ""

@@ -36,6 +36,11 @@ def test_command_of_a_job_repeats_its_run(
     assert provenance.command_line().split(maxsplit=2)[2] == expected
 
 
+def test_command_of_an_ensemble_can_be_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/usr/bin/etude", "ensemble", "outputs/my sweep", "--weights"])
+    assert provenance.command_line() == "etude ensemble 'outputs/my sweep' --weights"
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

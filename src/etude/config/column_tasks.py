@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import cache
 from itertools import islice, product
@@ -193,11 +193,13 @@ def _read_columns(loader: Any, name: str | None, overrides: Sequence[str]) -> Da
     from hydra.types import RunMode
 
     tasks = group_options(_repository(loader, name, overrides), "task")
-    fixed = [_first_value(override) for override in _parse(overrides, loader) if not _is_override_of(override, GROUPS)]
-    try:
-        texts = [*(text for text in fixed if text), *(f"task={task}" for task in tasks[:1])]
-        config = ConfigLoaderImpl.load_configuration(loader, name, texts, RunMode.RUN)
-    except Exception:  # of any type; the composition of the complete command raises it again
+    parsed = [override for override in _parse(overrides, loader) if not _is_override_of(override, GROUPS)]
+    config = None
+    for selected in (parsed, [override for override in parsed if _is_override_of(override, DATA_KEYS)]):
+        texts = [*filter(None, map(_first_value, selected)), *(f"task={task}" for task in tasks[:1])]
+        with suppress(Exception):  # of any type, also of other overrides; the complete composition raises it again
+            config = config or ConfigLoaderImpl.load_configuration(loader, name, texts, RunMode.RUN)
+    if config is None:
         return DataColumns()
     if not hasattr(loader, "columns_by_source"):  # a command composes many configs of the same data
         loader.columns_by_source = {}

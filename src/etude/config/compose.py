@@ -32,6 +32,7 @@ RESOLVERS = {  # functions by the name that configs call them with; they are imp
     "fold_names": "etude.data.from_overrides.fold_names",
     "readout_suffix": "etude.config.stored.readout_suffix",
     "backbone_name": "etude.config.stored.backbone_name",
+    "pretrained_weights": "etude.config.stored.pretrained_weights",
 }
 
 

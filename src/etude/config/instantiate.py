@@ -85,9 +85,10 @@ class DataColumns:
             return f"the column {option} cannot be a target: {self.unused[option]}"
         text = f"no such option; {hint}available: {', '.join(self.tasks)}"
         if self.error:
-            return f"{text}; the columns of the data are unknown ({self.error})"
+            tasks = ", ".join(self.tasks)
+            return f"the columns of the data cannot be read: {self.error}; tasks of the package: {tasks}"
         if set(self.targets) <= set(self.tasks):
-            return text
+            return f"{text}; the data of this command has no such column; data=... selects your own"
         names = [f"{name} ({kind})" for name, kind in islice(self.targets.items(), MAX_NAMES)]
         more = f" and {len(self.targets) - len(names)} more" if len(self.targets) > len(names) else ""
         return f"{text}; and of the columns of this data: {', '.join(names)}{more}, or {ALL} for all of them"

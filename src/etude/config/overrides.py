@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.config.column_tasks import group_options, task_value_error
@@ -80,6 +81,9 @@ def check_override(composer: Composer, text: str, sweep: bool, sweep_only: str =
     group = bare if is_group else ""
     if not equals and not text.startswith("~"):
         hint = f"; available: {', '.join(group_options(repository, bare))}" if is_group else ""
+        if (path := Path(text)).exists() and (path.is_absolute() or not is_group):
+            kind = "data=folder data.source.path" if path.is_dir() else "data=table data.source.table"
+            hint = f"; to select it as the data, use {kind}={text}"
         return ParsedOverride(text, [f"{text or repr(text)}: is not of the form name=value{hint}"], group)
     parser = OverridesParser.create(composer.loader)
     try:
@@ -178,11 +182,8 @@ def _syntax_error(parser: Any, key: str, value: str) -> str:
         parser.parse_overrides([f"{key}=1"])
     except HydraException:
         return "the key cannot be parsed; use letters, digits and dots without spaces"
-    if (
-        any(value.count(a) != value.count(b) for a, b in ("[]", "{}", "()"))
-        or value.count("'") % 2
-        or value.count('"') % 2
-    ):
+    is_open = any(value.count(a) != value.count(b) for a, b in ("[]", "{}", "()"))
+    if is_open or value.count("'") % 2 or value.count('"') % 2:
         return "a bracket or a quote is not closed"
     escaped = value.strip().replace("'", "\\'")
     return f"the value cannot be parsed; if it is a text, quote it twice: \"{key}='{escaped}'\""

@@ -118,6 +118,11 @@ def weights_override(backbone: Mapping[str, Any]) -> str | None:
     return f"backbone.{key}={name}" if name else None
 
 
+def pretrained_weights(option: str) -> str | None:
+    """Return the name of the embedded weights of an option of the config group `backbone`, or None without any."""
+    return {"efficientat": "mn04_as", "musicnn": "msd"}.get(option)
+
+
 def backbone_name(option: str, backbone: Any) -> str:
     """Return the name of a backbone in that of a run: its option, or of the option `hf` its checkpoint.
 

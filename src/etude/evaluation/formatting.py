@@ -1,9 +1,11 @@
-"""Numbers, intervals and durations as text."""
+"""Numbers, intervals, durations and commands as text."""
 
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any
 
 NAMES = {
@@ -157,3 +159,16 @@ def format_duration(seconds: float | None) -> str:
 def printable(value: object) -> str:
     """Return a value as text in one line, with a replacement character for each terminal control character."""
     return "".join(c if c.isprintable() else "�" for c in str(value))
+
+
+def probe_command(command: str) -> str:
+    """Return the command that trains linear probes on the data and the task of the command of a run."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # damaged record
+        words = []
+    program = [*takewhile(lambda word: "=" not in word and not word.startswith("-"), words)] or ["python", "train.py"]
+    kept = [
+        word for word in words if word.startswith(("data=", "data.source.", "data.targets", "data.packs=", "task="))
+    ]
+    return shlex.join([*program, "experiment=small", *kept])

@@ -19,6 +19,7 @@ from etude.evaluation.formatting import (
     format_interval,
     format_number,
     format_score,
+    probe_command,
 )
 
 MANY_CLIPS = 2000  # training clips from which networks with random initial weights are not advised against
@@ -244,12 +245,8 @@ def recommend_probes(record: Mapping[str, Any], targets: Mapping[str, Mapping[st
     """Recommend linear probes for a network from random weights that is not better than the baseline, or return ""."""
     model, split = record.get("model") or {}, (record.get("data", {}).get("splits") or {}).get("train") or {}
     pretrained = model.get("weights") or model.get("linear_probe") or record.get("earlier_training")
-    if (
-        pretrained
-        or record.get("ensemble")
-        or model.get("feature") == "image"
-        or not 0 < split.get("clips", 0) <= MANY_CLIPS
-    ):
+    few = 0 < split.get("clips", 0) <= MANY_CLIPS
+    if pretrained or record.get("ensemble") or model.get("feature") == "image" or not few:
         return ""
     tests = [(name, target["splits"]["test"], target["primary"]) for name, target in targets.items()]
     baselines = [(*test, baseline) for test in tests if (baseline := test[1]["baselines"].get("statistics"))]
@@ -257,7 +254,7 @@ def recommend_probes(record: Mapping[str, Any], targets: Mapping[str, Mapping[st
     clips = format_count(split["clips"], "training clip")
     text = f"From random weights and {clips}, the network is not significantly better than the linear model or SVM on "
     text += f"{', '.join(names)}. For few clips of audio, linear probes on a pretrained network are better on most "
-    return text + "collections: python train.py experiment=small." if names else ""
+    return f"{text}collections: {probe_command(str(record.get('command') or ''))}" if names else ""
 
 
 def describe_copies(record: Mapping[str, Any]) -> list[str]:

@@ -65,7 +65,8 @@ def command_line() -> str:
         arguments = [argument for argument in arguments if not argument.startswith(excluded)]
         if any(argument.startswith(("experiment=", "sweep=")) for argument in arguments):
             arguments.append("hydra.mode=RUN")  # otherwise a sweep is started again, or -m is required
-    return f"{program_name()} {shlex.join(arguments)}".rstrip()
+    program = "etude" if arguments[:1] == ["ensemble"] else program_name()
+    return f"{program} {shlex.join(arguments)}".rstrip()
 
 
 def git_state() -> dict[str, Any]:

@@ -282,4 +282,5 @@ def locate_files(
         log.warning("%s: %d paths exist in another Unicode form, such as %s", file, len(renamed), renamed[0])
     if all(listed.exists for listed in files):
         return files, ""
-    return files, f"paths were searched in {', '.join(folders.values())}"
+    remedy = "; data.source.audio selects another folder" if audio is None else ""
+    return files, f"paths were searched in {', '.join(folders.values())}{remedy}"

@@ -130,8 +130,8 @@ class FileStore:
     """
 
     def __init__(self, model: Model, plan: WindowPlan, packs: Path) -> None:
-        windows = {"kind": "files", "model": "windows of audio files"}
-        windows |= {"identity": windows_identity(plan.front, plan.to_dict())}
+        identity = windows_identity(plan.front, plan.to_dict())
+        windows = {"kind": "files", "model": "windows of audio files", "identity": identity}
         with os_errors.explain_errors(packs, os_errors.PACKS_REMEDY):
             self._embeddings = EmbeddingStore(packs / FOLDER, model.encoder_name, model.encoder_identity)
             self._files = RecordStore(packs / FOLDER, windows)
@@ -254,7 +254,7 @@ def write_embeddings(embeddings: Embeddings, out: Path) -> list[Path]:
                 return [out]
             with draft.open("wb") as file:
                 if out.suffix == NPZ:
-                    arrays = {"embeddings": embeddings.values, "start": embeddings.start, "end": embeddings.end}
+                    arrays: Any = {"embeddings": embeddings.values, "start": embeddings.start, "end": embeddings.end}
                     np.savez(file, paths=embeddings.paths, description=json.dumps(description), **arrays)
                     return [out]
                 np.save(file, embeddings.values, allow_pickle=False)

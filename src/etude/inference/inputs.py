@@ -215,7 +215,7 @@ def _read_list(path: Path) -> list[Path]:
         columns, locations = read_table(path)
         if "path" not in columns:
             content = f"its columns are {', '.join(columns)}" if columns else "it has no columns"
-            raise UserError(f"{path}: has no column named 'path'; {content}")
+            raise UserError(f"{path}: has no column named 'path'; {content}; give the column of audio files this name")
         lines = columns["path"]
         empty = [location for location, line in zip(locations, lines, strict=True) if not line]
         log_skipped_items(

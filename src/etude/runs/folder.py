@@ -235,10 +235,10 @@ def locate_run(path: Path) -> tuple[Path, Path | None]:
     if not runs and is_export(path):
         return path, path / WEIGHTS_NAME
     if not runs:
-        raise UserError(
-            f"{path}: is neither a run folder with {CONFIG} and {RECORD} nor an exported network with {WEIGHTS_NAME}"
-        )
-    raise UserError(f"{path}: contains {len(runs)} runs; load one of them: {', '.join(map(str, runs))}")
+        missing = f"neither a run folder with {CONFIG} and {RECORD} nor an exported network with {WEIGHTS_NAME}"
+        raise UserError(f"{path}: is {missing}")
+    names = ", ".join(str(run) for run in runs if run.parent.name != "pooled")  # pooled folds have no network
+    raise UserError(f"{path}: contains several runs; average them with etude ensemble {path}, or load one of: {names}")
 
 
 def find_weights(path: Path) -> Path:

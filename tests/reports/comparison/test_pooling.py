@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def write_fold(make_run: Callable[..., Path], table: pd.DataFrame) -> WriteFold:
         }
         run = make_run(f"sweep/{number}_{name}_{seed}", table=predicted, data=properties | data)
         record = json.loads((run / "record.json").read_text("utf-8"))
-        (run / "record.json").write_text(json.dumps(record | {"name": name}), encoding="utf-8")
+        record |= {"name": name, "command": f"etude train data.split.fold={number} backbone=lstm hydra.mode=RUN"}
+        (run / "record.json").write_text(json.dumps(record), encoding="utf-8")
         split = {"fold": number, "folds": FOLDS, "seed": seed}
         config = {"name": name, "backbone": {"depth": depth}, "data": {"split": split}}
         (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -71,6 +73,7 @@ def test_record_lists_the_pooled_folds(write_fold: WriteFold) -> None:
     record = json.loads((pooled / "record.json").read_text("utf-8"))
     assert record["data"]["pooled"] == [0, 1, 2]
     assert record["data"]["fold"] is None
+    assert record["command"] == "etude train -m data.split.fold=0,1,2 backbone=lstm"
     assert record["data"]["disjoint"] is False  # of one fold
     assert record["seconds"]["total"] == pytest.approx(3 * 512.8)
     assert "best_epoch" not in record["model"]
@@ -182,6 +185,24 @@ def test_table_shows_pooled_results_instead_of_folds(write_fold: WriteFold, caps
     assert "one, fold 1" in capsys.readouterr().out
     assert main([str(sweep)]) == 0  # pooled again from the folds, not from the pooled results
     assert pd.read_csv(sweep / "compare.csv", dtype={"fold": str}).equals(written)
+
+
+def test_folds_of_sweeps_below_a_folder_are_not_pooled_again(
+    write_fold: WriteFold, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [write_fold(number) for number in range(FOLDS)]
+    sweep = runs[0].parent
+    (sweep / "jobs.csv").write_text("job\n")
+    assert main([str(sweep)]) == 0 and (sweep / "compare.html").is_file()
+    capsys.readouterr()
+    outputs = sweep.parent
+    before = sorted(outputs.rglob("*"))
+    for _ in range(2):
+        assert main([str(outputs), "--rows=run"]) == 0
+        out = capsys.readouterr().out
+        assert out.startswith("Test split, 3 of 3 folds\n")
+        assert len([line for line in out.splitlines() if re.match(r"(\S*pooled/)?lstm\S* ", line)]) == 1, out
+    assert sorted(outputs.rglob("*")) == before
 
 
 def test_pooled_baseline_has_a_common_name(write_fold: WriteFold) -> None:

@@ -54,6 +54,15 @@ def test_neighbour_scores_equal_predictions_of_scikit_learn(space) -> None:
     assert scores["genre"]["n_other_groups"] == scores["genre"]["n"] == N
 
 
+def test_neighbours_are_fewer_than_the_clips_of_a_class() -> None:
+    """With ten neighbours and three clips of each class, no clip could be predicted."""
+    classes = np.repeat(np.arange(6), 3)
+    x = np.random.default_rng(0).normal(size=(18, 2)) + 100 * classes[:, None]
+    scores = neighbour_scores(x, np.arange(18), {"genre": ("label", classes), "energy": ("scalar", classes * 1.0)})
+    assert scores["genre"]["neighbours"] == 2 and scores["genre"]["all_clips"] == 1
+    assert scores["energy"]["neighbours"] == NEIGHBOURS
+
+
 def test_clips_without_true_value_are_ignored(space) -> None:
     x, groups, classes, numbers = space
     unknown = np.arange(N) % 5 == 0

@@ -91,7 +91,7 @@ def collection(
     cells, locations = read_table(file)
     if "path" not in cells:
         content = f"its columns are {', '.join(cells)}" if cells else "it has no columns"
-        raise DataError(f"{file}: has no column named 'path'; {content}")
+        raise DataError(f"{file}: has no column named 'path'; {content}; give the column of audio files this name")
     if not locations:
         raise DataError(f"{file}: has a header but no rows")
     if folder is not None and not folder.is_dir():

@@ -33,6 +33,7 @@ from etude.reports.comparison.scores import (
     find_repetitions,
     no_scores_message,
     read_runs,
+    runs_outside_sweeps,
     score_frame,
     single_task_means,
 )
@@ -52,7 +53,7 @@ def compare_folders(folders: Sequence[Path], options: CompareOptions | None = No
     Args:
         folders: Run folders, or folders that contain run folders, such as the folder of a sweep.
         options: Options. Without an output folder, the files are written to the given folder if it is the only one and
-            contains several runs; otherwise no files are written.
+            contains several runs, but no sweeps; otherwise no files are written.
 
     Returns:
         The comparison, and the paths of the files.
@@ -64,8 +65,8 @@ def compare_folders(folders: Sequence[Path], options: CompareOptions | None = No
     for folder in folders:
         if not find_runs(folder):
             raise UserError(f"{folder}: is not a run folder and contains no run folder")
-    if options.out is None and len(folders) == 1 and find_runs(folders[0]) != list(folders):
-        options = replace(options, out=folders[0])
+    if options.out is None and len(folders) == 1 and [folder] != find_runs(folder) == runs_outside_sweeps(folder):
+        options = replace(options, out=folder)
     comparison = compare(folders, options)
     print_comparison(comparison)
     return comparison, write_comparison(comparison)
@@ -195,8 +196,7 @@ def write_comparison(comparison: Comparison) -> list[Path]:
         Paths of the written files.
     """
     options = comparison.options
-    folder = options.out
-    if folder is None:
+    if (folder := options.out) is None:
         return []
     ownership.open_folder(folder)
     has_curves = has_curves_page(comparison)
@@ -328,7 +328,7 @@ def _remarks_on_changed_data(runs: Sequence[ComparedRun], names: Mapping[Path, s
 
 def _pool_folds(folder: Path) -> list[str]:
     """Pool the folds in the folder of a sweep, and return the scores of repeats, or why folds cannot be pooled."""
-    runs = find_runs(folder)
+    runs = runs_outside_sweeps(folder)
     if runs == [folder]:
         return []
     try:

@@ -63,6 +63,7 @@ def pool_folds(sweep: Path, runs: list[Path]) -> list[Path]:
             records = [run.record for _, run in sorted(folds.items())]
             name = re.sub(r"[^\w.-]+", "-", str(records[0].get("name", "run")))
             pooled = RunFolder(sweep / POOLED_FOLDER / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:6]}")
+            open_folder(sweep)
             subfolder(sweep / POOLED_FOLDER)
             open_folder(pooled.path)
             table = _concatenate_predictions(folds)
@@ -202,7 +203,9 @@ def _pooled_record(records: list[dict[str, Any]], table: pd.DataFrame) -> dict[s
                | pooled_baselines([record["targets"][name] for record in records])
                for name in first["targets"]}  # fmt: skip
     earlier = pooled_earlier_training([record.get("earlier_training") or {} for record in records])
-    changes = {"data": pooled_data(records, table), "seconds": pooled_seconds(records), "model": model}
+    changes: dict[str, Any] = {"data": pooled_data(records, table), "seconds": pooled_seconds(records), "model": model}
+    one, all_folds = f"data.split.fold={folds[0]}", f"-m data.split.fold={','.join(map(str, folds))}"
+    changes["command"] = str(first.get("command", "")).replace(one, all_folds).replace(" hydra.mode=RUN", "")
     return first | changes | {"targets": targets, "earlier_training": earlier}
 
 

@@ -124,12 +124,17 @@ def preservation_tables(runs: Sequence[MappedRun], maps: Sequence[EmbeddingMap])
     return [{"key": key, "rows": _table_rows(runs, maps, key, lambda m: (m.preservation, {}))} for key in PRESERVATION]
 
 
+def neighbours_text(count: int) -> str:
+    """Return a number of nearest neighbours as text."""
+    return f"{count} nearest neighbours" if count > 1 else "nearest neighbour"
+
+
 def score_tables(runs: Sequence[MappedRun], maps: Sequence[EmbeddingMap]) -> list[dict[str, Any]]:
     """Return the nearest-neighbour scores of each target.
 
     Returns:
-        `name`, `kind`, `n`, `n_other_groups` and `tables` of each target. Each table has the `key` and the `rows` of
-        one score. A target without scores is left out.
+        `name`, `kind`, `n`, `n_other_groups`, `nearest` (text) and `tables` of each target. Each table has the `key`
+        and the `rows` of one score. A target without scores is left out.
     """
     kinds = {name: target["kind"] for run in runs for name, target in run.targets.items()}
     targets = []
@@ -138,7 +143,9 @@ def score_tables(runs: Sequence[MappedRun], maps: Sequence[EmbeddingMap]) -> lis
         if scored:
             largest = max(scored, key=lambda scores: scores["n"])
             tables = [{"key": key, "rows": _score_rows(runs, maps, key, name)} for key in SCORES[kind]]
-            counts = {key: largest[key] for key in ("n", "n_other_groups")}
+            counts = {key: largest[key] for key in ("n", "n_other_groups")} | {
+                "nearest": neighbours_text(largest["neighbours"])
+            }
             targets.append({"name": name, "kind": kind, **counts, "tables": tables})
     return targets
 
@@ -193,10 +200,9 @@ def _score_sentence(name: str, scores: dict[str, Any], has_groups: bool) -> str:
         clips = f"{format_count(scores['n'], 'clip')} with a true value"
         return f"No score of {name}: there are {clips}, and these are too few or all equal."
     label = scores["kind"] == "label"
-    k = min(embeddings.NEIGHBOURS, scores["n"] - 1)
     score = "accuracy" if label else "Spearman’s ρ"
     value = format_number(scores["all_clips"])
-    sentence = f"Predicting {name} from the {k} nearest neighbours has {score} {value}"
+    sentence = f"Predicting {name} from the {neighbours_text(scores['neighbours'])} has {score} {value}"
     if has_groups and scores["other_groups"] is not None:
         sentence += f", or {format_number(scores['other_groups'])} with neighbours from other groups"
         if scores["n_other_groups"] < scores["n"]:

@@ -218,6 +218,8 @@ def neighbour_scores(x: np.ndarray, groups: np.ndarray, targets: Targets) -> dic
 
         - `kind`
         - `n`: number of clips with a true value
+        - `neighbours`: number of nearest neighbours. For a label, fewer than the mean number of clips of a class,
+          because otherwise most neighbours must be of other classes
         - `all_clips`: score with neighbours among all other clips (accuracy of a label, Spearman's correlation of a
           scalar)
         - `other_groups`: the same score with neighbours among clips of other groups
@@ -283,7 +285,9 @@ def _target_scores(x: np.ndarray, groups: np.ndarray, kind: str, true: np.ndarra
     x, groups, true = x[known], groups[known], true[known]
     n = len(true)
     scored = _occurs_in_other_group(true, groups) if label else np.ones(n, dtype=bool)
-    result: dict[str, Any] = {"kind": kind, "n": n, "all_clips": None, "other_groups": None}
+    most = n // len(np.unique(true)) - 1 if label and n else NEIGHBOURS
+    k = min(NEIGHBOURS, max(most, 1), max(n - 1, 1))
+    result: dict[str, Any] = {"kind": kind, "n": n, "neighbours": k, "all_clips": None, "other_groups": None}
     result["n_other_groups"] = int(scored.sum())
     if label:
         result |= {"majority": float(np.bincount(true).max() / n) if n else None, "silhouette": _silhouette(x, true)}
@@ -291,9 +295,9 @@ def _target_scores(x: np.ndarray, groups: np.ndarray, kind: str, true: np.ndarra
         return result
     score = accuracy if label else spearman
     outside = n - int(np.unique(groups, return_counts=True)[1].max())
-    result["all_clips"] = _finite_or_none(score(true, nearest_neighbours(x, min(NEIGHBOURS, n - 1))))
+    result["all_clips"] = _finite_or_none(score(true, nearest_neighbours(x, k)))
     if outside and scored.any():
-        neighbours = nearest_neighbours(x, min(NEIGHBOURS, outside), groups)
+        neighbours = nearest_neighbours(x, min(k, outside), groups)
         result["other_groups"] = _finite_or_none(score(true, neighbours, scored))
     return result
 

@@ -212,10 +212,10 @@ def _quality_rows(entry: EmbeddingMap) -> list[list[str]]:
     for name, scores in entry.scores.items():
         full_scores = entry.full_scores[name]
         score = "accuracy" if scores["kind"] == "label" else "Spearman ρ"
-        k = embeddings.NEIGHBOURS
+        nearest = embedding_map.neighbours_text(scores["neighbours"])
         titles = {
-            "all_clips": f"{name}, {k} nearest neighbours, {score}",
-            "other_groups": f"{name}, {k} nearest of other groups, {score}",
+            "all_clips": f"{name}, {nearest}, {score}",
+            "other_groups": f"{name}, {nearest} of other groups, {score}",
         }
         titles |= {"silhouette": f"{name}, silhouette"} if scores["kind"] == "label" else {}
         rows += [[title, format_number(scores[key]), format_number(full_scores[key])] for key, title in titles.items()]
