@@ -428,5 +428,5 @@ def test_documented_tables_are_those_of_the_code() -> None:
         for entry in table.values()
     ]
     assert rows == expected
-    rows = table_rows("docs/explanations/pretrained-networks.md", "Some published checkpoints.")
+    rows = table_rows("docs/how-to/hugging-face.md", "## Published checkpoints")
     assert [(row[0], row[5]) for row in rows] == [(name, model.licence) for name, model in HUB_MODELS.items()]

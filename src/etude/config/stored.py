@@ -118,9 +118,9 @@ def weights_override(backbone: Mapping[str, Any]) -> str | None:
     return f"backbone.{key}={name}" if name else None
 
 
-def pretrained_weights(option: str) -> str | None:
-    """Return the name of the embedded weights of an option of the config group `backbone`, or None without any."""
-    return {"efficientat": "mn04_as", "musicnn": "msd"}.get(option)
+def pretrained_weights(target: str) -> str | None:
+    """Return the name of the embedded weights of a backbone by its `_target_`, or None if it has none."""
+    return {"EfficientAT": "mn04_as", "Musicnn": "msd"}.get(target.rpartition(".")[2])
 
 
 def backbone_name(option: str, backbone: Any) -> str:
