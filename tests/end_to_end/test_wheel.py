@@ -109,4 +109,4 @@ def test_all_steps_of_a_new_user_succeed(outside: dict[str, str], tmp_path: Path
     )
     assert result.returncode == 0, result.stdout + result.stderr
     steps = (work / "steps.tsv").read_text().splitlines()
-    assert len(steps) == 29 and all(line.endswith("status 0") for line in steps)
+    assert len(steps) == 27 and all(line.endswith("status 0") for line in steps)
