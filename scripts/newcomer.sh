@@ -51,9 +51,9 @@ last() {
 }
 
 install() {
-    rm -rf dist && python3 -m venv .venv && python3 -m pip --version &&
-        .venv/bin/pip install --quiet build && .venv/bin/python -m build --outdir dist "$root" &&
-        .venv/bin/pip install --quiet "$(echo dist/*.whl)[export,inspect,page]" onnxruntime
+    python3 -m venv .venv && .venv/bin/pip install --quiet build &&
+        .venv/bin/python -m build --outdir dist "$root" &&
+        .venv/bin/pip install --quiet "$(echo dist/*.whl)[export,inspect,page]"
 }
 
 # the interactive page, started, read and stopped

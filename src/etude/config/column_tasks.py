@@ -194,12 +194,12 @@ def _read_columns(loader: Any, name: str | None, overrides: Sequence[str]) -> Da
 
     tasks = group_options(_repository(loader, name, overrides), "task")
     parsed = [override for override in _parse(overrides, loader) if not _is_override_of(override, GROUPS)]
-    config = None
     for selected in (parsed, [override for override in parsed if _is_override_of(override, DATA_KEYS)]):
         texts = [*filter(None, map(_first_value, selected)), *(f"task={task}" for task in tasks[:1])]
         with suppress(Exception):  # of any type, also of other overrides; the complete composition raises it again
-            config = config or ConfigLoaderImpl.load_configuration(loader, name, texts, RunMode.RUN)
-    if config is None:
+            config = ConfigLoaderImpl.load_configuration(loader, name, texts, RunMode.RUN)
+            break
+    else:
         return DataColumns()
     if not hasattr(loader, "columns_by_source"):  # a command composes many configs of the same data
         loader.columns_by_source = {}

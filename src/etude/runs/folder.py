@@ -22,7 +22,6 @@ from etude.runs import readers
 if TYPE_CHECKING:
     import pandas as pd
 
-
 log = logging.getLogger(__name__)
 CONFIG, RECORD, METRICS, PREDICTIONS = "config.yaml", "record.json", "metrics.json", "predictions.parquet"
 SPLIT, CURVES, LOG, REPORT, TRACKERS = "split.csv", "curves.csv", "train.log", "report.html", "trackers.json"
@@ -31,7 +30,7 @@ OVERFIT, OVERFIT_PAGE = "overfit.json", "overfit.html"  # files of debug=overfit
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 ERRORS, ERRORS_INDEX = "errors", "index.json"
 EXPORT, PREDICT = "export", "predict"  # outputs of commands that read a run
-JOBS, MULTIRUN = "jobs.csv", "multirun.yaml"  # files in the folder of a sweep
+JOBS, MULTIRUN, POOLED_FOLDER = "jobs.csv", "multirun.yaml", "pooled"  # in the folder of a sweep
 ENSEMBLE = "ensemble"  # run folder of the averaged jobs in the folder of a sweep
 
 VALIDATION = "val/"  # prefix of a monitor that is computed on the validation split
@@ -195,6 +194,11 @@ class RunFolder:
             return file.read().decode("utf-8", "replace").splitlines()
 
 
+def is_sweep(path: Path) -> bool:
+    """Return whether a folder is that of a sweep. It may be in the folder of a run."""
+    return any((path / name).is_file() for name in (JOBS, MULTIRUN))
+
+
 def find_runs(path: Path) -> list[Path]:
     """Return the run folders at or below a path in natural order, such as job 9 before job 10.
 
@@ -205,8 +209,8 @@ def find_runs(path: Path) -> list[Path]:
     """
     files = [file for name in (RECORD, CONFIG) for file in path.rglob(name)]
     runs = {file.parent for file in files if not any(p.startswith(".") for p in file.relative_to(path).parts)}
-    sweep = any((path / name).is_file() for name in (JOBS, MULTIRUN)) and runs - {path}  # may be in a run's folder
-    return [path] if path in runs and not sweep else sorted(runs - {path}, key=_natural_key)
+    alone = path in runs and not (is_sweep(path) and runs - {path})
+    return [path] if alone else sorted(runs - {path}, key=_natural_key)
 
 
 def _natural_key(path: Path) -> list[tuple[int, str]]:
@@ -223,10 +227,8 @@ def locate_run(path: Path) -> tuple[Path, Path | None]:
     Raises:
         UserError: There is no run, or there are several, as in the folder of a sweep.
     """
-    if path.suffix == ".ckpt" and path.is_file():
-        return run_of(path), path
-    if path.suffix == ".safetensors" and path.is_file():
-        return path.parent, path
+    if path.suffix in (".ckpt", ".safetensors") and path.is_file():
+        return run_of(path) if path.suffix == ".ckpt" else path.parent, path
     if not path.exists():
         raise UserError(f"{path}: there is no such folder or checkpoint")
     runs = find_runs(path)
@@ -237,7 +239,7 @@ def locate_run(path: Path) -> tuple[Path, Path | None]:
     if not runs:
         missing = f"neither a run folder with {CONFIG} and {RECORD} nor an exported network with {WEIGHTS_NAME}"
         raise UserError(f"{path}: is {missing}")
-    names = ", ".join(str(run) for run in runs if run.parent.name != "pooled")  # pooled folds have no network
+    names = ", ".join(str(run) for run in runs if run.parent.name != POOLED_FOLDER)  # pooled folds have no network
     raise UserError(f"{path}: contains several runs; average them with etude ensemble {path}, or load one of: {names}")
 
 

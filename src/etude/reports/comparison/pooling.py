@@ -26,13 +26,12 @@ from etude.files.atomic import remove_folder, write_bytes, write_text
 from etude.files.ownership import open_folder, subfolder
 from etude.reports.comparison.runs import ComparedRun, mapping_or_empty, nested_value, read_compared_run
 from etude.reports.run_report import write_report
-from etude.runs.folder import RunFolder, write_metrics, write_predictions, write_record
+from etude.runs.folder import POOLED_FOLDER, RunFolder, write_metrics, write_predictions, write_record
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-POOLED_FOLDER = "pooled"
 REPEATS = "repeats.json"
 MODEL_KEYS = ("backbone", "head", "task", "feature")  # choices that describe a network
 

@@ -18,7 +18,7 @@ from etude.evaluation.score_summary import SPLIT_NAMES, are_groups_unknown, coun
 from etude.reports.comparison.axes import NAMED_AXES, CompareOptions, axis_value, differing_axes, settings_key
 from etude.reports.comparison.runs import ComparedRun, mapping_or_empty, mean_titles, read_compared_run
 from etude.reports.comparison.table import REPEAT_AXES
-from etude.runs.folder import JOBS, MULTIRUN, find_runs
+from etude.runs.folder import find_runs, is_sweep
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -68,8 +68,8 @@ def collect(folders: str | Path | Sequence[str | Path], split: str = "test") -> 
 
 def runs_outside_sweeps(folder: Path) -> list[Path]:
     """Return the run folders at or below a folder, without those of sweeps below it, whose folds are pooled there."""
-    sweeps = [path.parent for name in (JOBS, MULTIRUN) for path in folder.rglob(name) if path.parent != folder]
-    return [run for run in find_runs(folder) if not any(run.is_relative_to(sweep) for sweep in sweeps)]
+    runs = {run: run.relative_to(folder).parents for run in find_runs(folder)}
+    return [run for run, parents in runs.items() if not any(is_sweep(folder / parent) for parent in parents[:-1])]
 
 
 def read_runs(folders: str | Path | Sequence[str | Path]) -> list[ComparedRun]:

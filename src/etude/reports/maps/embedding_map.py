@@ -143,10 +143,9 @@ def score_tables(runs: Sequence[MappedRun], maps: Sequence[EmbeddingMap]) -> lis
         if scored:
             largest = max(scored, key=lambda scores: scores["n"])
             tables = [{"key": key, "rows": _score_rows(runs, maps, key, name)} for key in SCORES[kind]]
-            counts = {key: largest[key] for key in ("n", "n_other_groups")} | {
-                "nearest": neighbours_text(largest["neighbours"])
-            }
-            targets.append({"name": name, "kind": kind, **counts, "tables": tables})
+            counts = {key: largest[key] for key in ("n", "n_other_groups")}
+            nearest = neighbours_text(largest["neighbours"])
+            targets.append({"name": name, "kind": kind, **counts, "nearest": nearest, "tables": tables})
     return targets
 
 

@@ -21,9 +21,8 @@ from etude.errors import UserError
 from etude.evaluation.bootstrap import encode_groups
 from etude.evaluation.formatting import format_count
 from etude.evaluation.metrics import regression
-from etude.reports.comparison.pooling import POOLED_FOLDER
 from etude.reports.maps.projection import ProjectionError
-from etude.runs.folder import RunFolder, find_runs
+from etude.runs.folder import POOLED_FOLDER, RunFolder, find_runs
 
 if TYPE_CHECKING:
     import pandas as pd
