@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 STEP := step() { title=$$1; shift; start=$$(date +%s); echo "$$title ..."; "$$@" || { status=$$?; \
 	echo "$$title: failed with status $$status"; return $$status; }; \
 	echo "$$title: done in $$(($$(date +%s) - start)) s"; }; step
+# some containers set it, and then each of the hundreds of processes of the tests compiles all imported modules again
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
 .PHONY: setup setup-test demo test test-full lint docs build constraints clean
