@@ -101,6 +101,19 @@ def test_padding_and_other_clips_do_not_change_hidden_states(
             torch.testing.assert_close(of_batch[clip], of_clip[0], atol=5e-5, rtol=1e-4)
 
 
+def test_one_pass_computes_the_embedding_and_the_hidden_states_of_a_clip(case: tuple[Backbone, Tensor]) -> None:
+    net, x = case
+    if not net.splittable:
+        pytest.skip("the network is run twice")
+    with torch.no_grad():
+        for clip, length in enumerate(LENGTHS.tolist()):
+            frames, lengths = x[clip : clip + 1, :length], LENGTHS[clip : clip + 1]
+            z, states = net.forward_with_states(frames, lengths)
+            assert torch.equal(z, net(frames, lengths))
+            for (values, counts), (expected, n) in zip(states, net.hidden_states(frames, lengths), strict=True):
+                assert torch.equal(values, expected) and torch.equal(counts, n)
+
+
 def test_mean_of_last_hidden_state_is_the_embedding(case: tuple[Backbone, Tensor]) -> None:
     """Compare the networks whose embedding is defined as the mean over time and frequency."""
     net, x = case

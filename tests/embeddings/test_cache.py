@@ -11,7 +11,9 @@ from torch import Tensor
 from etude.audio.frontend_modules import valid
 from etude.backbones.base import Backbone
 from etude.backbones.cnn import CNN
-from etude.embeddings.cache import EmbeddingCache, SharedEmbeddings, forward_to_split
+from etude.embeddings.cache import EmbeddingCache, forward_to_split
+from etude.embeddings.encoders import SharedEmbeddings
+from etude.embeddings.readouts import Readout
 
 LENGTHS = torch.tensor([40, 7, 23])
 
@@ -130,6 +132,26 @@ def test_shared_embeddings_complete_an_interrupted_run(x: Tensor, tmp_path: Path
     z = second.embed(frames, LENGTHS[[0, 2, 1]], torch.tensor([0, 1, 2]))
     assert torch.equal(z[1], net(x[2:, :23], LENGTHS[2:])[0])  # the only one that was missing
     assert z.isfinite().all()
+
+
+def test_runs_with_other_readouts_share_one_pass_of_the_network(x: Tensor, tmp_path: Path) -> None:
+    net, rows, nothing = CNN(12, channels=[4, 8]).eval(), torch.arange(3), torch.full_like(x, torch.nan)
+
+    def embed(readout: Readout, frames: Tensor) -> Tensor:
+        settings = {"readout": [readout.layers, readout.pooling]}
+        stores = SharedEmbeddings(tmp_path / "embeddings", CONTENTS, "cnn", lambda device: settings, readout.select)
+        cache = EmbeddingCache(net, None, tmp_path, readout, stores)
+        z = cache.embed(frames, LENGTHS, rows)
+        cache.close()
+        return z
+
+    readouts = [Readout(net, 12), Readout(net, 12, "all", "mean_std"), Readout(net, 12, "last", "mean_max")]
+    for readout, frames in zip([*readouts, readouts[1]], [x, nothing, nothing, nothing], strict=True):
+        z = embed(readout, frames)
+        for clip, n, values in zip(x, LENGTHS, z, strict=True):
+            assert torch.equal(values, readout(net, clip[None, :n], n[None])[0])
+    own = SharedEmbeddings(tmp_path / "embeddings", CONTENTS, "cnn", lambda device: {"readout": [[2], "mean_max"]})
+    assert sorted(own.read(range(3), torch.device("cpu"))) == [0, 1, 2]  # as `etude embed` reads them
 
 
 def test_run_continues_if_the_shared_store_cannot_be_written(

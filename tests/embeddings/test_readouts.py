@@ -17,7 +17,7 @@ from etude.backbones.convnet import ConvNet
 from etude.backbones.efficientat import EfficientAT
 from etude.backbones.lstm import LSTM
 from etude.backbones.timm_backbone import Timm
-from etude.embeddings.readouts import Readout, layer_numbers, pool_states
+from etude.embeddings.readouts import Readout, layer_numbers, layer_statistics, pool_states
 from etude.errors import UserError
 
 LENGTHS = torch.tensor([40, 1, 23])
@@ -161,6 +161,18 @@ def test_pooling_of_half_precision_is_in_single_precision() -> None:
 
 
 # selection and combination of layers
+
+
+@pytest.mark.parametrize("layers", [None, "last", "middle", "all", [2, 0]])
+def test_values_that_are_selected_from_the_statistics_of_all_layers_equal_the_pooled_ones(
+    layers: Any, lstm: LSTM, x: Tensor
+) -> None:
+    frames, lengths = x[2:, :23], LENGTHS[2:]
+    statistics = layer_statistics(lstm, frames, lengths)
+    assert statistics.shape == (1, lstm.dim + 3 * (12 + 3 * lstm.dim))
+    for pooling in NUMPY if layers is not None else ["mean"]:
+        readout = Readout(lstm, 12, layers, pooling)
+        assert torch.equal(readout.select(statistics), readout.pool(lstm, frames, lengths))
 
 
 def test_default_is_the_embedding_of_the_backbone(lstm: LSTM, x: Tensor) -> None:

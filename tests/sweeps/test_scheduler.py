@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         n_gpus: int = 0,
         n_parallel: int | None = None,
         errors: dict[int, str] | None = None,
+        encoders: Sequence[str] = (),
     ) -> tuple[list[Job], StubProcesses]:
         monkeypatch.setattr(scheduler, "JobProcesses", StubProcesses)
         jobs = []
@@ -106,6 +108,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
             if number in (sources or {}):
                 group, key = [("transfer", "init_from"), ("data", "leave_out")][number % 2]
                 config[group] = {key: str(tmp_path / f"{(sources or {})[number]}_x")}
+            if encoders:
+                config |= {"backbone": {"weights": encoders[number]}, "transfer": {"train": "probe"}}
             jobs.append(Job(number, [f"seed={number}"], tmp_path / f"{number}_x", config))
         sweep = Sweep(JobTable(tmp_path), n_parallel, GpuPool([str(name) for name in range(n_gpus)]), True)
         processes = sweep.prepare_processes()
@@ -134,6 +138,11 @@ def test_job_whose_source_run_failed_fails_and_others_run(run: Any) -> None:
     assert processes.events == ["+2", "-2", "+3", "-3"]
     assert [job.status for job in jobs] == [FAILED, FAILED, FAILED, DONE]
     assert jobs[0].failure_reason == "it starts from the weights of 1_x, which did not finish"
+
+
+def test_job_whose_embeddings_are_being_computed_starts_after_other_jobs(run: Any) -> None:
+    _, processes = run([CPU] * 5, n_parallel=2, encoders=["a", "a", "b", "c", "a"])
+    assert processes.events == ["+0", "+2", "-0", "+1", "-2", "+3", "-1", "+4", "-3", "-4"]
 
 
 def test_invalid_job_is_reported_before_any_training(run: Any) -> None:

@@ -229,6 +229,18 @@ class AST(Backbone):
         Raises:
             UserError: Single patches are dropped in training, so that columns are incomplete.
         """
+        return self._run_with_states(x, lengths)[0]
+
+    def forward_with_states(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Compute the outputs of `forward` and of `hidden_states`. Only the last block is run twice.
+
+        For the embedding, it returns fewer tokens.
+        """
+        states, before_last = self._run_with_states(x, lengths)
+        return self.forward_from(len(self.blocks) - 1, before_last), states
+
+    def _run_with_states(self, x: Tensor, lengths: Tensor) -> tuple[list[tuple[Tensor, Tensor]], TokenState]:
+        """Return the output of `hidden_states`, and the input of the last block."""
         _, in_frequency, anywhere = (cast(Drop, drop) for drop in self.patches.drop)
         if self.training and anywhere.p:
             raise UserError(
@@ -244,7 +256,8 @@ class AST(Backbone):
         outputs[-1] = self.norm(outputs[-1])
         n_prefix = self.patches.tokens.shape[1]
         columns = (counts - n_prefix) // rows
-        return [(tokens[:, n_prefix:].unflatten(1, (-1, rows)).mean(2), columns) for tokens in outputs]
+        states = [(tokens[:, n_prefix:].unflatten(1, (-1, rows)).mean(2), columns) for tokens in outputs]
+        return states, TokenState(outputs[-2], counts, mask)
 
     def collate(self, values: Sequence[Tensor], lengths: Tensor) -> TokenState:
         """Collate states as in the base class, with a new mask of valid tokens."""

@@ -167,12 +167,24 @@ class Backbone(nn.Module):
             For each layer, its states (B, T_l, D_l), and the number of valid states of each clip (B,), int64. The
             states after a clip's end are undefined.
         """
+        return self._run_with_states(x, lengths)[0]
+
+    def forward_with_states(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Compute the outputs of `forward` (B, D) and of `hidden_states` in one pass.
+
+        It is used only for networks that can be split, one clip at a time.
+        """
+        states, last = self._run_with_states(x, lengths)
+        return self.end(last), states
+
+    def _run_with_states(self, x: Tensor, lengths: Tensor) -> tuple[list[tuple[Tensor, Tensor]], State]:
+        """Return the output of `hidden_states`, and the output of the last step."""
         state, states = self.begin(x, lengths), [(x, lengths)]
         for index in range(self.steps):
             state = self.step(index, state)
             values = state[0] if state[0].ndim == 3 else state[0].mean(5 - self.axis).transpose(1, 2)
             states.append((values, state[1]))
-        return states
+        return states, state
 
     def reversed_modules(self) -> Sequence[nn.Module]:
         """Return the modules that process a clip from its end to its beginning."""

@@ -133,6 +133,9 @@ class HF(Backbone):
         State 0 is the input of the first block. The states of the windows of a clip follow each other. Patches are
         averaged over frequency. The last state includes the final norm.
         """
+        return self._run_with_states(x, lengths)[0]
+
+    def _run_with_states(self, x: Tensor, lengths: Tensor) -> tuple[list[tuple[Tensor, Tensor]], State]:
         state = self.begin(x, lengths)
         outputs = [state[0]]
         for index in range(self.steps):
@@ -141,7 +144,7 @@ class HF(Backbone):
         outputs[-1] = self._normalise(outputs[-1])
         _, _, counts, n_windows = state
         by_window = [self.encoder.over_time(states, counts, layer) for layer, states in enumerate(outputs)]
-        return [join_windows(*window_states, n_windows) for window_states in by_window]
+        return [join_windows(*window_states, n_windows) for window_states in by_window], state
 
     def layers(self) -> list[nn.Module]:
         """Return the input embedding, the blocks, and the final norm if there is one."""

@@ -120,6 +120,9 @@ class Musicnn(Backbone):
             Values (B, T', D) and valid lengths (B,) of the input (D = F), the front end (561), the three convolutions
             (64 each), and the dense layer (200) over patches instead of frames, if it is part of the network.
         """
+        return self._run_with_states(x, lengths)[0]
+
+    def _run_with_states(self, x: Tensor, lengths: Tensor) -> tuple[list[tuple[Tensor, Tensor]], State]:
         values, _, frames, used = self.begin(x, lengths)
         n_used = torch.where(lengths < PATCH, lengths, lengths // PATCH * PATCH)
         states = [(self._by_clip(self.front.normalise(values, frames), used).flatten(1, 2), n_used)]
@@ -127,9 +130,11 @@ class Musicnn(Backbone):
             values = self._convolve(index, values, frames)
             newest = values if index == 0 else values[:, -N_MIDDLE:]
             states.append((self._by_clip(newest[..., 0].transpose(1, 2), used).flatten(1, 2), n_used))
+        last = pool(values, frames)
         if self.back is not None:
-            states.append((self._by_clip(self.back(pool(values, frames), frames), used), patch_counts(lengths)))
-        return states
+            last = self.back(last, frames)
+            states.append((self._by_clip(last, used), patch_counts(lengths)))
+        return states, (last, lengths, frames, used)
 
     def layers(self) -> list[nn.Module]:
         """Return the front end, the three convolutions, and the dense layer if it is part of the network."""

@@ -14,7 +14,7 @@ import torch
 
 from etude.audio.frontend import FrontEnd
 from etude.data.pack import combined_hash
-from etude.embeddings.cache import SharedEmbeddings
+from etude.embeddings.encoders import SharedEmbeddings
 from etude.embeddings.store import FOLDER
 from etude.errors import UserError, one_line_message
 from etude.evaluation.formatting import format_number

@@ -13,8 +13,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,9 +22,9 @@ from torch import Tensor, nn
 
 from etude.backbones.base import Backbone, layer_indices
 from etude.data.datamodule import MusicData
-from etude.embeddings.encoders import EmbeddingStore, encoder_identity, encoder_name
-from etude.embeddings.readouts import Readout
-from etude.embeddings.store import FOLDER
+from etude.embeddings.encoders import SharedEmbeddings, encoder_identity, encoder_name
+from etude.embeddings.readouts import N_STATISTICS, Readout, hidden_widths, layer_statistics
+from etude.embeddings.store import FOLDER, LIMIT
 from etude.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -111,12 +110,17 @@ class EmbeddingCache:
                 self._write(clip, z, 1)
                 del missing[clip]
         computed: dict[int, Tensor] = {}
+        statistics: dict[int, Tensor] = {}
         for clip, i in missing.items():
-            n = int(lengths[i])
-            computed[clip], count = forward_to_split(self.backbone, self.index, x[i : i + 1, :n], self.readout)
+            frames, count = x[i : i + 1, : int(lengths[i])], 1
+            if self.shared is not None and self.shared.select is not None:
+                statistics[clip] = layer_statistics(self.backbone, frames, lengths[i : i + 1]).detach()
+                computed[clip] = self.shared.select(statistics[clip])
+            else:
+                computed[clip], count = forward_to_split(self.backbone, self.index, frames, self.readout)
             self._write(clip, computed[clip], count)
         if computed and self.shared is not None:
-            self.shared.write(computed)
+            self.shared.write(computed, statistics)
         values, counts = zip(*(self._read(clip) for clip in rows), strict=True)
         return forward_from_split(
             self.backbone, self.index, [v.to(x.device) for v in values], lengths.new_tensor(counts), self.readout
@@ -142,62 +146,6 @@ class EmbeddingCache:
         self.file.seek(start)
         self.file.readinto(values.flatten().view(torch.uint8).numpy().data)
         return values, count
-
-
-class SharedEmbeddings:
-    """Embeddings of the clips of a pack in the store that runs and commands share.
-
-    Args:
-        root: Folder of all stores.
-        contents: Hash of the frames of each clip.
-        model: Name of the encoder for listings.
-        identity: Function that returns the identity of the encoder on a device, see `encoders.encoder_identity`.
-    """
-
-    def __init__(
-        self, root: Path, contents: Sequence[str], model: str, identity: Callable[[torch.device], Mapping[str, Any]]
-    ) -> None:
-        self.root, self.contents, self.model, self.identity = root, contents, model, identity
-        self._store: EmbeddingStore | None = None
-        self._disabled = False
-
-    def read(self, rows: Sequence[int], device: torch.device) -> dict[int, Tensor]:
-        """Return the embeddings (1, D) of the clips that are in the store, by their row."""
-        if self._disabled:
-            return {}
-        try:
-            if self._store is None:
-                self._store = EmbeddingStore(self.root, self.model, self.identity(device))
-            stored = self._store.get([self.contents[row] for row in rows])
-        except (OSError, UserError) as error:
-            self._disable(error)
-            return {}
-        return {row: torch.from_numpy(z)[None] for row, z in zip(rows, stored, strict=True) if z is not None}
-
-    def write(self, embeddings: Mapping[int, Tensor]) -> None:
-        """Store the embeddings (1, D) of clips by their row."""
-        if self._store is None or any(z.dtype != torch.float32 for z in embeddings.values()):
-            return
-        try:
-            self._store.put(
-                [self.contents[row] for row in embeddings], [z[0].cpu().numpy() for z in embeddings.values()]
-            )
-        except (OSError, UserError) as error:
-            self._disable(error)
-
-    def close(self) -> None:
-        """Release the store for other processes."""
-        if self._store is not None:
-            self._store.close()
-            self._store = None
-
-    def _disable(self, error: Exception) -> None:
-        """Use the store no longer, because a run needs none."""
-        log.warning("embeddings are not shared with other runs and commands: %s", error)
-        self._disabled = True
-        with suppress(OSError, UserError):
-            self.close()
-        self._store = None
 
 
 def forward_to_split(
@@ -287,6 +235,9 @@ def build_frozen_cache(
 def share_embeddings(learner: PartlyFrozen, data: MusicData, config: Mapping[str, Any]) -> SharedEmbeddings | None:
     """Return the embeddings that runs share. None if the pack is read-only, or if the read-out has learned weights.
 
+    Runs with other read-outs of the same network share its pass as well, unless the statistics of all layers would take
+    more than half of the stores.
+
     Args:
         learner: The network.
         data: Its data.
@@ -306,7 +257,19 @@ def share_embeddings(learner: PartlyFrozen, data: MusicData, config: Mapping[str
 
     backbone = (config.get("choices") or {}).get("backbone") or type(learner.backbone).__name__
     name = encoder_name(backbone, config["backbone"], (config.get("transfer") or {}).get("init_from"))
-    return SharedEmbeddings(options.packs / FOLDER, data.pack.index["content"].tolist(), name, identity)
+    contents = data.pack.index["content"].tolist()
+    shares_layers = (
+        learner.backbone.splittable
+        and precision.startswith("32")
+        and (len(contents) * statistics_size(learner.backbone, data.feature.bins) <= LIMIT / 2)
+    )
+    select = learner.readout.select if shares_layers else None
+    return SharedEmbeddings(options.packs / FOLDER, contents, name, identity, select)
+
+
+def statistics_size(backbone: Backbone, bins: int) -> int:
+    """Return the size of the output of `layer_statistics` for one clip, in bytes."""
+    return 4 * (backbone.dim + N_STATISTICS * sum(hidden_widths(backbone, bins)))
 
 
 def why_not_cacheable(learner: PartlyFrozen, data: MusicData, frozen: int, layers: int) -> str | None:

@@ -1,10 +1,12 @@
-"""Pretrained encoders by name, the identity of an encoder, and the store of its embeddings."""
+"""Pretrained encoders by name, the identity of an encoder, and the embeddings of it that runs and commands share."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
     from etude.backbones.base import Backbone
 
 
+log = logging.getLogger(__name__)
 MAX_SECONDS = 300.0  # length of the longest file that is one clip, if no window is set
 PARTS = ("standardiser.", "backbone.", "readout.")  # of a network that determine its embedding
+ALL_LAYERS = {"layers": "all", "pooling": "statistics", "combine": "concat"}  # of the output of `layer_statistics`
 SEVERAL = "several values instead of one"
 
 
@@ -216,6 +220,93 @@ class EmbeddingStore(RecordStore):
     def put(self, keys: Sequence[str], arrays: Sequence[np.ndarray]) -> None:
         """Store an array of any shape for each key, as float32."""
         self.write({bytes.fromhex(key): _encode_array(array) for key, array in zip(keys, arrays, strict=True)})
+
+
+class SharedEmbeddings:
+    """Embeddings of clips in the stores that runs and commands share.
+
+    Runs whose read-outs differ share one pass of the network as well, in a store of the statistics of all layers. An
+    embedding that is selected from them is copied into the store of its read-out, where other commands find it.
+
+    Args:
+        root: Folder of all stores.
+        contents: Hash of the frames of each clip.
+        model: Name of the encoder for listings.
+        identity: Function that returns the identity of the encoder on a device, see `encoder_identity`.
+        select: Function that returns embeddings (B, P) from the output of `readouts.layer_statistics`. None shares
+            embeddings of one read-out alone.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        contents: Sequence[str],
+        model: str,
+        identity: Callable[[torch.device], Mapping[str, Any]],
+        select: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.root, self.contents, self.model, self.identity, self.select = root, contents, model, identity, select
+        self._stores: list[EmbeddingStore] = []  # of the read-out and, with `select`, of all layers
+        self._disabled = False
+
+    def read(self, rows: Sequence[int], device: torch.device) -> dict[int, Tensor]:
+        """Return the embeddings (1, P) of the clips that are in the stores, by their row."""
+        import torch
+
+        if self._disabled:
+            return {}
+        try:
+            if not self._stores:
+                self._open(self.identity(device))
+            found = self._get(0, rows)
+            z = {row: torch.from_numpy(value)[None] for row, value in found.items()}
+            if self.select is not None and (missing := [row for row in rows if row not in z]):
+                statistics = {row: torch.from_numpy(value)[None] for row, value in self._get(1, missing).items()}
+                selected = {row: self.select(value) for row, value in statistics.items()}
+                self._put(0, selected)
+                z |= selected
+        except (OSError, UserError) as error:
+            self._disable(error)
+            return {}
+        return z
+
+    def write(self, embeddings: Mapping[int, Tensor], statistics: Mapping[int, Tensor] | None = None) -> None:
+        """Store the embeddings (1, P) of clips by their row, and the statistics of all layers (1, S)."""
+        try:
+            for store, values in zip(range(len(self._stores)), (embeddings, statistics or {}), strict=False):
+                self._put(store, values)
+        except (OSError, UserError) as error:
+            self._disable(error)
+
+    def close(self) -> None:
+        """Release the stores for other processes."""
+        while self._stores:
+            self._stores.pop().close()
+
+    def _open(self, identity: Mapping[str, Any]) -> None:
+        """Open the stores of an encoder."""
+        self._stores.append(EmbeddingStore(self.root, self.model, identity))
+        if self.select is not None:
+            self._stores.append(EmbeddingStore(self.root, self.model, {**identity, "readout": ALL_LAYERS}))
+
+    def _get(self, store: int, rows: Sequence[int]) -> dict[int, np.ndarray]:
+        """Return the arrays of the rows that a store contains."""
+        stored = self._stores[store].get([self.contents[row] for row in rows])
+        return {row: array for row, array in zip(rows, stored, strict=True) if array is not None}
+
+    def _put(self, store: int, values: Mapping[int, Tensor]) -> None:
+        """Add tensors (1, ...) by their row to a store, unless they are in another precision."""
+        if values and all(str(value.dtype) == "torch.float32" for value in values.values()):
+            arrays = [value[0].cpu().numpy() for value in values.values()]
+            self._stores[store].put([self.contents[row] for row in values], arrays)
+
+    def _disable(self, error: Exception) -> None:
+        """Use the stores no longer, because a run needs none."""
+        log.warning("embeddings are not shared with other runs and commands: %s", error)
+        self._disabled = True
+        with suppress(OSError, UserError):
+            self.close()
+        self._stores.clear()
 
 
 def _encode_array(array: np.ndarray) -> bytes:

@@ -11,6 +11,7 @@ from etude.audio.frontend_modules import valid
 from etude.backbones.base import Backbone
 
 POOLINGS = {"mean": 1, "mean_std": 2, "mean_max": 2}  # number of statistics
+N_STATISTICS = 3  # mean, standard deviation and maximum, in the output of `layer_statistics`
 COMBINATIONS = ("concat", "weighted")
 
 
@@ -59,11 +60,12 @@ class Readout(nn.Module):
                     f"readout.{key}={choices[0]}"
                 )
         self.pooling, self.dim = pooling, backbone.dim
+        self._own_dim, self._widths = backbone.dim, list[int]()
         self.layers: list[int] | None = None
         self.weights: nn.Parameter | None = None
         if layers is None:
             return
-        all_widths = hidden_widths(backbone, bins)
+        self._widths = all_widths = hidden_widths(backbone, bins)
         self.layers = layer_numbers(layers, len(all_widths))
         widths = [all_widths[layer] for layer in self.layers]
         if combine == "weighted" and len(set(widths)) > 1:
@@ -102,6 +104,17 @@ class Readout(nn.Module):
         states = backbone.hidden_states(x, lengths)
         return torch.cat([pool_states(*states[layer], self.pooling) for layer in self.layers], dim=1)
 
+    def select(self, statistics: Tensor) -> Tensor:
+        """Return the output of `pool` (B, P) or (B, D) from the output of `layer_statistics`."""
+        if self.layers is None:
+            return statistics[:, : self._own_dim]
+        blocks = statistics[:, self._own_dim :].split([N_STATISTICS * width for width in self._widths], dim=1)
+        pooled = []
+        for layer in self.layers:
+            mean, std, maximum = blocks[layer].chunk(N_STATISTICS, dim=1)
+            pooled += {"mean": [mean], "mean_std": [mean, std], "mean_max": [mean, maximum]}[self.pooling]
+        return torch.cat(pooled, dim=1)
+
     def combine(self, pooled: Tensor) -> Tensor:
         """Compute embeddings (B, D) from the output of `pool` (B, P)."""
         if self.weights is None:
@@ -125,6 +138,24 @@ class Readout(nn.Module):
         """Return the weights (L,) of the layers that are read, with sum 1. Without learned weights, they are equal."""
         logits = torch.zeros(len(self.layers or ())) if self.weights is None else self.weights
         return logits.softmax(0)
+
+
+def layer_statistics(backbone: Backbone, x: Tensor, lengths: Tensor) -> Tensor:
+    """Compute the embeddings and the statistics of all hidden states, from which `Readout.select` selects.
+
+    Args:
+        backbone: A backbone that can be split.
+        x: Frames of one clip (1, T, F).
+        lengths: Valid frames (1,), int64.
+
+    Returns:
+        The backbone's own embedding, and the mean, standard deviation and maximum of each layer, (1, D + 3 sum(D_l)).
+    """
+    z, states = backbone.forward_with_states(x, lengths)
+    values = [z]
+    for state in states:
+        values += [pool_states(*state, "mean_std"), pool_states(*state, "mean_max")[:, state[0].shape[2] :]]
+    return torch.cat(values, dim=1)
 
 
 def pool_states(states: Tensor, lengths: Tensor, pooling: str) -> Tensor:

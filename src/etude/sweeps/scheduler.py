@@ -202,14 +202,20 @@ class Sweep:
                 self._fail(job, f"it starts from the weights of {job.source_folder}, which waits for this job")
 
     def _start_ready_jobs(self, processes: JobProcesses) -> bool:
-        """Start all jobs that can start now, and return whether the status of any job has changed."""
+        """Start all jobs that can start now, and return whether the status of any job has changed.
+
+        Jobs whose embeddings no running job computes are preferred. The others would compute them a second time.
+        """
         before = [job.status for job in self.jobs]
-        for job in self.jobs:
-            if len(self.running) < self.max_parallel and job.status == WAITING and self._is_ready(job):
-                try:
-                    self._start(job, processes)
-                except UserError as error:
-                    self._fail(job, str(error))
+        ready = [job for job in self.jobs if job.status == WAITING and self._is_ready(job)]
+        while ready and len(self.running) < self.max_parallel:
+            computed = {shared_embeddings(job) for job in self.running.values()} - {None}
+            job = next((job for job in ready if shared_embeddings(job) not in computed), ready[0])
+            ready.remove(job)
+            try:
+                self._start(job, processes)
+            except UserError as error:
+                self._fail(job, str(error))
         return before != [job.status for job in self.jobs]
 
     def _start(self, job: Job, processes: JobProcesses) -> None:
@@ -283,6 +289,14 @@ class Sweep:
         processes.signal("SIGKILL" if self.n_interruptions > 1 else "SIGINT")
         if self.n_interruptions == 1:
             signals.allow_another()  # until here, a second signal ends this process and its jobs
+
+
+def shared_embeddings(job: Job) -> str | None:
+    """Return what determines the embeddings that a job shares with other jobs, as text, or None without such."""
+    data, transfer = job.config.get("data") or {}, job.config.get("transfer") or {}
+    if transfer.get("train") != "probe":
+        return None
+    return json.dumps([data.get("source"), job.config.get("feature"), job.config.get("backbone"), transfer])
 
 
 def job_environment(n_parallel: int, pool: GpuPool) -> dict[str, str]:
