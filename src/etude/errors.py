@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from difflib import get_close_matches
+from pathlib import Path
+
 
 class UserError(ValueError):
     """Error in the command, the config or the data, which ends a command with exit status 2.
@@ -45,3 +49,17 @@ def one_line_message(error: BaseException, limit: int | None = None) -> str:
         The message with single spaces instead of line breaks; the name of the exception's type if it has no message.
     """
     return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
+def missing_path(path: Path, noun: str) -> str:
+    """Return the message for a path that does not exist, with similar names in the same folder.
+
+    Args:
+        path: The path.
+        noun: What is missing, such as `run folder`.
+    """
+    names: list[str] = []
+    with suppress(OSError):
+        names = get_close_matches(path.name, sorted(other.name for other in path.parent.iterdir()))
+    similar = f"; similar names: {', '.join(str(path.parent / name) for name in names)}" if names else ""
+    return f"{path}: there is no such {noun}{similar}"

@@ -38,6 +38,27 @@ def test_message_has_one_sentence(arguments: list[str], message: str, capsys: An
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        *([name, "RUN"] for name in ("inspect", "export", "demo", "compare", "report", "maps")),
+        *(["predict", "RUN", "a.mp3"], ["predict", "music", "RUN"], ["ensemble", "RUN", "RUN"]),
+    ],
+    ids=" ".join,
+)
+def test_missing_run_is_answered_with_similar_names(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("outputs/2026-11-28_demo_genre_cnn_3f2a", "outputs/2026-11-29_other", "music"):
+        (tmp_path / name).mkdir(parents=True)
+    run = "outputs/2026-11-28_demo_genre_cnn_3f2b"
+    assert app.main([run if value == "RUN" else value for value in command]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"{run}: there is no such ")
+    assert error.endswith("; similar names: outputs/2026-11-28_demo_genre_cnn_3f2a\n")
+
+
 def test_empty_input_does_not_name_the_current_folder() -> None:
     with pytest.raises(UserError, match="an input is empty"):
         find_audio_files([""])

@@ -114,6 +114,14 @@ def test_card_warns_of_weights_trained_on_test_clips(metrics: dict[str, Any]) ->
     assert ModelCard(text).data.eval_results is None
 
 
+def test_card_states_the_clips_of_a_linear_probe() -> None:
+    changed = record()
+    changed["model"] |= {"epochs": None, "linear_probe": {"genre_*": {"clips": 150, "validation_clips": 30}}}
+    text = render_card(METADATA, [], "clips", changed)
+    assert "- **Linear probe of genre\\_\\*:** fitted to 150 clips, of which 30 are validation clips\n" in text
+    assert "Epochs" not in text and "None" not in text
+
+
 def test_card_states_that_groups_are_unknown() -> None:
     changed = record()
     changed["data"] |= {"disjoint": True, "groups_known": "none"}

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from etude.config.compose import current_config, open_hydra
 from etude.config.overrides import LINEAR_PROBE, apply_probe_settings
 from etude.errors import UserError
-from etude.evaluation.linear_models import weakness
+from etude.evaluation.linear_models import describe_end, weakness
 from etude.reports.run_report import probe_section
 from etude.tasks.heads import MLP, Linear
 from etude.tasks.targets import Label, Scalar
@@ -60,6 +60,7 @@ def test_scalar_outputs_are_positions_in_the_range(z: np.ndarray) -> None:
     np.testing.assert_allclose(predicted, model.predict(z), atol=1e-3)
     assert fitted.rows.tolist() == [2 * row for row in range(50, 60)]
     assert fitted.record["at_end"] == "weakest" and fitted.record["validation_clips"] == 10
+    assert describe_end(fitted.record).endswith("; add values, as in 'optim.alpha=[1,0.1,0.01]'")
     errors = target.predict(fitted.out).numpy() - y[joined].numpy()
     assert np.abs(errors).max() < 5 and not np.allclose(target.predict(fitted.out), predicted[joined], atol=1e-3)
 

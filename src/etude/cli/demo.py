@@ -10,7 +10,7 @@ import typer
 
 from etude.cli.arguments import Backbone, Device, RunOnly, greater_than_zero, split_arguments
 from etude.cli.runner import CommandResult, ParsedCommand
-from etude.errors import UserError
+from etude.errors import UserError, missing_path
 
 EXAMPLES = """
 Examples:
@@ -62,7 +62,7 @@ def demo(
     def work() -> CommandResult:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if given.run is not None and not given.run.exists():
-            raise UserError(f"{given.run}: there is no such run folder or checkpoint")
+            raise UserError(missing_path(given.run, "run folder or checkpoint"))
         if not _gradio_installed():
             raise UserError(GRADIO_MISSING)
         from etude.demo.server import DemoOptions, serve  # heavy: torch

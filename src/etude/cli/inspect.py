@@ -10,7 +10,7 @@ import typer
 
 from etude.cli.arguments import Json, expand_path, out_option
 from etude.cli.runner import CommandResult, ParsedCommand
-from etude.errors import UserError
+from etude.errors import UserError, missing_path
 from etude.files import os_errors
 
 EXAMPLES = """
@@ -71,7 +71,7 @@ def inspect(
 
     def work() -> CommandResult:
         if not run.is_dir():
-            raise UserError(f"{run}: there is no such run folder")
+            raise UserError(missing_path(run, "run folder"))
         from etude.inspection import page  # heavy: torch
 
         return CommandResult(page.inspect(page.InspectOptions(run, clips, limits, checkpoint, out), command))

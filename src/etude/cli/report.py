@@ -14,7 +14,7 @@ import typer
 
 from etude.cli.arguments import Json, expand_path
 from etude.cli.runner import CommandResult, ParsedCommand
-from etude.errors import UserError
+from etude.errors import UserError, missing_path
 from etude.runs.folder import RunFolder
 
 EXAMPLES = """
@@ -39,6 +39,8 @@ def report(
     def work() -> CommandResult:
         folders = [RunFolder(path) for path in dict.fromkeys(runs)]
         for run in folders:
+            if not run.path.exists():
+                raise UserError(missing_path(run.path, "run folder"))
             if (missing := run.missing_results()) and not run.overfit_path.is_file():
                 raise UserError(f"{run.path}: is not a finished run; it has no {' and no '.join(missing)}")
         from etude.reports.overfit import write_overfit_page  # heavy: numpy

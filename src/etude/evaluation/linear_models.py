@@ -175,9 +175,8 @@ def fit_linear_model(
     if len(true) * n_classes > UNMEASURED and not math.isinf(max_seconds):
         models, splits, remark = _limit_time(models, splits, features, true, kind, max_seconds)
         remarks.append(remark)
-    alike = [
-        i for i, m in enumerate(models) if (m.family, m.class_weight) == (models[0].family, models[0].class_weight)
-    ]
+    first = models[0]
+    alike = [i for i, m in enumerate(models) if (m.family, m.class_weight) == (first.family, first.class_weight)]
     best, scores, predicted = alike[len(alike) // 2], [], None  # the middle penalty, if none can be chosen
     constant = None
     if len(splits) > 1 and (len(models) > 1 or candidates):
@@ -244,9 +243,10 @@ def describe_end(probe: Mapping[str, Any], grid: str = "optim.") -> str:
         probe: Description of the fit in the record of a run.
         grid: Config group with the grid; "" for a grid that is not an option.
     """
-    penalty = format_penalty(probe)
-    remedy = f"; extend {grid}{'C' if probe['score'] == 'log_loss' else 'alpha'}" if grid else ""
-    return f"the penalty {penalty} is the {probe['at_end']} of the grid, so a better one may be outside{remedy}"
+    ((key, value),) = probe["penalty"].items()
+    factor = 0.1 if (key == "C") == (probe["at_end"] == "strongest") else 10
+    remedy = f"; add values, as in '{grid}{key}=[{value:g},{value * factor:g},{value * factor**2:g}]'" if grid else ""
+    return f"the penalty {key}={value:g} is the {probe['at_end']} of the grid, so a better one may be outside{remedy}"
 
 
 def weakness(name: str, probe: Mapping[str, Any]) -> str | None:

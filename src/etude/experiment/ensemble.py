@@ -18,7 +18,7 @@ import yaml
 from etude.config.stored import common_values
 from etude.data.training_record import TrainingRecord, stored_record
 from etude.embeddings.encoders import weights_hash
-from etude.errors import UserError
+from etude.errors import UserError, missing_path
 from etude.evaluation.predictions import average_predictions, find_worst_errors, fit_average_weights
 from etude.experiment import start
 from etude.experiment.earlier_training import find_trained
@@ -172,7 +172,7 @@ def select_runs(options: EnsembleOptions) -> tuple[list[Path], Path]:
     selected: list[Path] = []
     for path in options.runs:
         if not path.is_dir():
-            raise UserError(f"{path}: there is no such run folder")
+            raise UserError(missing_path(path, "run folder"))
         found = find_runs(path)
         if not found:
             raise UserError(f"{path}: contains no runs")

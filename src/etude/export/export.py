@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from etude.audio.frontend import JointFrontEnd
-from etude.errors import UserError, one_line_message
+from etude.errors import UserError, missing_path, one_line_message
 from etude.export import model_card
 from etude.export.graph import (
     FILES,
@@ -81,7 +81,7 @@ def export_network(options: ExportOptions) -> list[Path]:
             after any other error, none is.
     """
     if not options.run.exists():
-        raise UserError(f"{options.run}: there is no such run folder or checkpoint")
+        raise UserError(missing_path(options.run, "run folder or checkpoint"))
     if "onnx" in options.formats:
         check_onnx()
     if options.push:

@@ -274,7 +274,7 @@ def _embed(
     stamps: dict[Path, tuple[int, int]] = {}
     known: dict[str | Path, EmbeddedFile] = {}
     jobs: dict[str | Path, Path] = {}
-    for path in track(files, len(files), "Known embeddings", "files"):
+    for path in track(files, len(files), "Looking up stored embeddings", "files"):
         stamps[path], sha256 = file_stamp(path), _file_hash(path)
         key = keys[path] = sha256 or path
         if key not in known and key not in jobs:

@@ -15,7 +15,7 @@ from etude.data.audio_files import ARRAY_SUFFIXES, SUFFIXES, SkippedItem, as_tex
 from etude.data.collection import log_skipped_items
 from etude.data.sources import patreco
 from etude.data.table_reader import read_table
-from etude.errors import UserError
+from etude.errors import UserError, missing_path
 from etude.evaluation.formatting import printable
 from etude.files import ownership
 from etude.files.journal import file_stamp
@@ -106,7 +106,7 @@ def find_files(inputs: Iterable[str | Path]) -> InputFiles:
             result.groups.append((path, inside))
             continue
         if not path.is_file():
-            raise UserError(f"{path}: there is no such audio file, folder or list")
+            raise UserError(missing_path(path, "audio file, folder or list"))
         inside = _read_list(path) if path.suffix.lower() in (*TABLES, *PLAYLISTS) else [path]
         result.groups.append((None, inside))
     if not result.groups:

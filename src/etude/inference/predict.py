@@ -15,7 +15,7 @@ import numpy as np
 
 from etude.data import workers
 from etude.data.audio_files import as_text, is_array
-from etude.errors import DataError, UserError
+from etude.errors import DataError, UserError, missing_path
 from etude.files import os_errors, ownership
 from etude.files.journal import Journal, Lock, file_stamp, read_lines
 from etude.inference import engine, figure, inputs, page, tables
@@ -95,7 +95,7 @@ def predict_files(options: PredictOptions, command: str = "", return_rows: bool 
     """
     run = options.source if isinstance(options.source, Path) else None
     if run is not None and not run.exists():
-        raise UserError(f"{run}: there is no such run folder or checkpoint")
+        raise UserError(missing_path(run, "run folder or checkpoint"))
     found = inputs.find_files(options.inputs)
     id_table = options.out if options.out and options.out.suffix.lower() == ".csv" else None
     _check_options(options, id_table is not None)

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.errors import UserError
+from etude.errors import UserError, missing_path
 from etude.evaluation.formatting import describe_left_out
 from etude.files.atomic import replacing, write_text
 from etude.files.journal import file_hash
@@ -230,7 +230,7 @@ def locate_run(path: Path) -> tuple[Path, Path | None]:
     if path.suffix in (".ckpt", ".safetensors") and path.is_file():
         return run_of(path) if path.suffix == ".ckpt" else path.parent, path
     if not path.exists():
-        raise UserError(f"{path}: there is no such folder or checkpoint")
+        raise UserError(missing_path(path, "folder or checkpoint"))
     runs = find_runs(path)
     if runs == [path]:
         return path, None

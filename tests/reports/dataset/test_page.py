@@ -18,6 +18,9 @@ from tests.commands import explore as main
 from tests.reports.dataset.conftest import HOSTILE_GROUP, HOSTILE_ID, SECONDS
 from tests.reports.dataset.dataset_page import DatasetPage, Explored, explore
 
+from etude.reports.dataset.page import list_findings
+from etude.reports.dataset.statistics import SplitAssignment, _compare_clips
+
 pytestmark = pytest.mark.xdist_group("dataset")  # which share the page of a collection
 
 EXAMPLES = ("figure-1-mel.png", "figure-2-beat-mel.png", "figure-3-chroma.png", "figure-4-beat-chroma.png")
@@ -233,3 +236,19 @@ def test_help_imports_no_heavy_modules() -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "--clips ID,ID" in out
     assert not {"torch", "matplotlib", "pandas", "numpy", "hydra"} & set(out.split())
+
+
+def test_copies_in_two_official_folds_are_reported(explored: Explored) -> None:
+    """Each fold is the test split once, although both folds are training now."""
+    _, facts, _ = explored
+    index = pd.DataFrame({"id": ["a", "b", "c"], "group": [None] * 3, "fold": ["1", "2", "2"], "genre": ["x"] * 3})
+    method = {"kind": "official", "column": "fold", "fold": "3", "folds": ["1", "2", "3"]}
+    split = SplitAssignment(np.array(["train"] * 3), method)
+    rows = [_compare_clips(index, {"genre": {}}, rows, split) for rows in ([0, 1], [1, 2])]
+    assert [row["crosses_splits"] for row in rows] == [True, False]
+    pairs = [row | {"correlation": 1.0} for row in rows]
+    changed = facts | {"split_method": method, "identical": rows, "similar": {"pairs": pairs, "closest": None}}
+    text = " ".join(sentence for _, sentence in list_findings(changed))
+    assert "2 recordings have several ids: a = b; b = c. 1 of them is in several official folds." in text
+    assert "nearly identical across official folds: a – b." in text
+    assert "nearly identical within one official fold: b – c." in text

@@ -18,7 +18,7 @@ from etude.data.collection import (
     merged_names,
     slug,
 )
-from etude.errors import DataError
+from etude.errors import DataError, missing_path
 from etude.files.safe_read import expand_path, to_nfc
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
 
     home = expand_path(path)
     if not home.is_dir():
-        raise DataError(f"{home}: there is no such folder; {EXPECTED}")
+        raise DataError(f"{missing_path(home, 'folder')}; {EXPECTED}")
     try:
         folders = sorted((folder for folder in home.iterdir() if _is_folder(folder)), key=lambda folder: folder.name)
         skipped_items = list(list_other_files(home, "audio file is in no class folder"))

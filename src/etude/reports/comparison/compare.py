@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.config.stored import flatten
-from etude.errors import UserError
+from etude.errors import UserError, missing_path
 from etude.evaluation.formatting import NAMES, format_count, format_duration, printable
 from etude.evaluation.means import MEAN
 from etude.evaluation.paired_tests import Pair, compare_pairs
@@ -64,7 +64,7 @@ def compare_folders(folders: Sequence[Path], options: CompareOptions | None = No
     options = options or CompareOptions()
     for folder in folders:
         if not find_runs(folder):
-            raise UserError(f"{folder}: is not a run folder and contains no run folder")
+            raise UserError(f"{folder}: contains no run" if folder.exists() else missing_path(folder, "run folder"))
     if options.out is None and len(folders) == 1 and [folder] != find_runs(folder) == runs_outside_sweeps(folder):
         options = replace(options, out=folder)
     comparison = compare(folders, options)

@@ -124,6 +124,7 @@ def write_page(
         histograms=figures.histogram_figures(folder, facts),
         card=html.markdown_to_html(card),
         command=command,
+        split_noun=_split_noun(facts),
         max_rows=MAX_ROWS,
         metric_names=NAMES,
         shortcut_names={
@@ -181,17 +182,24 @@ def _identical_clips(facts: dict[str, Any]) -> Findings:
     examples = _join_examples(" = ".join(row["ids"]) for row in rows)
     text = f"{_count(rows, 'recording has', 'recordings have')} several ids: {examples}."
     if n_crossing := sum(row["crosses_splits"] for row in rows):
-        text += f" {_quantify(n_crossing, len(rows), 'is', 'are')} in several splits."
+        text += f" {_quantify(n_crossing, len(rows), 'is', 'are')} in several {_split_noun(facts)}s."
     if n_differing := sum(bool(row["differing_targets"]) for row in rows):
         text += f" {_quantify(n_differing, len(rows), 'has', 'have')} different targets."
     yield PROBLEM, text
 
 
+def _split_noun(facts: dict[str, Any]) -> str:
+    """Return what clips can cross: splits, or official folds, each of which is the test split once."""
+    method = facts["split_method"]
+    return "official fold" if method.get("column") and method["folds"] else "split"
+
+
 def _similar_clips(facts: dict[str, Any]) -> Findings:
     """Report pairs of clips that are nearly identical, across splits and within a split."""
     pairs, closest = facts["similar"]["pairs"], facts["similar"]["closest"]
-    within = " within one split" if facts["splits"] else ""
-    for crosses, location in ((True, " across splits"), (False, within)):
+    noun = _split_noun(facts)
+    within = f" within one {noun}" if facts["splits"] else ""
+    for crosses, location in ((True, f" across {noun}s"), (False, within)):
         rows = [pair for pair in pairs if pair["crosses_splits"] == crosses]
         if rows:
             examples = _join_examples(" – ".join(pair["ids"]) for pair in rows)

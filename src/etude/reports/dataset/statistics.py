@@ -118,8 +118,8 @@ def compute_statistics(
         },
         "lengths": length_histogram(pack.lengths, front),
         "loudness": loudness_histogram(files, ids, front, seed),
-        "identical": [_compare_clips(index, targets, rows, assigned) for rows in leakage.identical_clips(index)],
-        "similar": _similar_clips(pack, targets, front, assigned),
+        "identical": [_compare_clips(index, targets, rows, split) for rows in leakage.identical_clips(index)],
+        "similar": _similar_clips(pack, targets, front, split),
         "shared_groups": leakage.groups_in_several_splits(index, assigned),
         "repeated_names": leakage.repeated_file_names(files, ids),
     }
@@ -303,23 +303,27 @@ def _describe_data(source: Any, index: pd.DataFrame, front: FrontEnd) -> dict[st
 
 
 def _compare_clips(
-    index: pd.DataFrame, targets: dict[str, dict[str, Any]], rows: list[int], assigned: np.ndarray | None
+    index: pd.DataFrame, targets: dict[str, dict[str, Any]], rows: list[int], split: SplitAssignment
 ) -> dict[str, Any]:
-    """Return ids, groups and splits of some clips, whether their splits differ, and the targets that differ."""
-    clips = index.iloc[rows]
+    """Return ids, groups and splits of some clips, whether they cross splits, and the targets that differ.
+
+    Clips in different official folds cross splits too, because each fold is the test split once.
+    """
+    clips, assigned, method = index.iloc[rows], split.assigned, split.method
+    folds = clips[method["column"]].unique() if method.get("folds") and method["column"] else []
     groups = clips["group"].astype(object).where(clips["group"].notna(), None)
     splits = [] if assigned is None else [str(assigned[row]) for row in rows]
     return {
         "ids": [str(clip) for clip in clips["id"]],
         "groups": [None if group is None else str(group) for group in groups],
         "splits": splits,
-        "crosses_splits": len({split for split in splits if split in SPLITS}) > 1,
+        "crosses_splits": len({split for split in splits if split in SPLITS}) > 1 or len(folds) > 1,
         "differing_targets": [name for name in targets if clips[name].dropna().nunique() > 1],
     }  # fmt: skip
 
 
 def _similar_clips(
-    pack: Pack, targets: dict[str, dict[str, Any]], front: FrontEnd, assigned: np.ndarray | None
+    pack: Pack, targets: dict[str, dict[str, Any]], front: FrontEnd, split: SplitAssignment
 ) -> dict[str, Any]:
     """Return pairs of clips that are probably the same recording, with offsets in seconds (or in beats)."""
     result: dict[str, Any] = {"similar": [], "n_compared": 0, "closest": None}
@@ -331,7 +335,7 @@ def _similar_clips(
         """Return both clips of a pair with their correlation, cosine and offset."""
         values = {"correlation": pair["correlation"], "cosine": pair["cosine"]}
         values["offset"] = pair["offset"] / frames_per_unit
-        return _compare_clips(pack.index, targets, [pair["a"], pair["b"]], assigned) | values
+        return _compare_clips(pack.index, targets, [pair["a"], pair["b"]], split) | values
 
     return {
         "pairs": [describe(pair) for pair in result["similar"]],

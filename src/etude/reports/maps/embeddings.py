@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.errors import UserError
+from etude.errors import UserError, missing_path
 from etude.evaluation.bootstrap import encode_groups
 from etude.evaluation.formatting import format_count
 from etude.evaluation.metrics import regression
@@ -92,7 +92,8 @@ def finished_runs(folders: Sequence[Path]) -> list[Path]:
             # pooled predictions of several networks have no common embedding space
             run_folders = [run for run in finished if run.parent.name != POOLED_FOLDER]
         if not run_folders:
-            raise UserError(f"{folder}: is not a run folder and contains no finished run")
+            message = f"{folder}: is not a run folder and contains no finished run"
+            raise UserError(message if folder.exists() else missing_path(folder, "run folder"))
         runs |= {run.resolve(): run for run in run_folders}
     if len(runs) > MOST_RUNS:
         raise UserError(f"{len(runs)} runs are too many for one page; give at most {MOST_RUNS} of them")
