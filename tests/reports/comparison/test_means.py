@@ -13,6 +13,7 @@ from tests.commands import compare as main
 
 from etude.reports.comparison.axes import CompareOptions
 from etude.reports.comparison.compare import compare
+from etude.reports.comparison.table import _join_values
 from etude.reports.comparison.text import to_markdown
 from etude.runs.folder import RunFolder
 
@@ -146,6 +147,14 @@ def test_means_over_different_targets_are_separate(tmp_path: Path, write_run: Ca
         ("mean of danceability, energy: Spearman ρ",),
     ]
     assert not table.has_best()
+
+
+def test_many_runs_with_other_settings_are_counted() -> None:
+    labels = [(f"run_{i}",) for i in range(7)]
+    values = {label: frozenset({str(i // 3)}) for i, label in enumerate(labels)}
+    assert _join_values(values) == "(3 values)"
+    few = {label: values[label] for label in labels[:4]}
+    assert _join_values(few) == "0 (run_0, run_1, run_2), 1 (run_3)"
 
 
 def test_settings_that_differ_between_rows_are_noted(

@@ -15,8 +15,8 @@ SCORE_AXES = ("target", "metric", "class")
 """Axes along which one run has several scores."""
 REPEAT_AXES = ("seed", "fold", "data.split.seed")
 """Axes of random variation. Runs that differ only along these axes repeat one experiment."""
-MOST_LISTED_LABELS = 4
-"""Maximum number of labels that are listed for one value of a setting."""
+MOST_LISTED_LABELS = 6
+"""Maximum number of labels with which the values of a setting are listed. With more, only their number is stated."""
 
 
 @dataclass(frozen=True)
@@ -265,13 +265,11 @@ def _values_by_label(
 
 
 def _join_values(values: Mapping[Labels, frozenset[str]]) -> str:
-    """Return values with their labels as text."""
+    """Return values with their labels as text, or only the number of values if there are many labels."""
+    if len(values) > MOST_LISTED_LABELS:
+        n_values = len(set().union(*values.values()))
+        return f"({n_values} values)"
     by_value: dict[str, list[str]] = defaultdict(list)
     for labels, of_labels in values.items():
         by_value[" or ".join(sorted(of_labels))].append(" ".join(labels))
-    texts = []
-    for value, names in by_value.items():
-        rest = len(names) - MOST_LISTED_LABELS
-        listed = ", ".join(names[:MOST_LISTED_LABELS]) + (f" and {rest} more" if rest > 0 else "")
-        texts.append(f"{value} ({listed})")
-    return ", ".join(texts)
+    return ", ".join(f"{value} ({', '.join(names)})" for value, names in by_value.items())
