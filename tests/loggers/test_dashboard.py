@@ -41,6 +41,12 @@ def test_dry_run_prints_selected_targets(capsys: pytest.CaptureFixture[str]) -> 
     assert "valence" not in message
 
 
+def test_columns_of_the_data_have_panels() -> None:
+    assert primary_metrics(["mood:label", "valence", "bpm:scalar"]) == {
+        "mood": "macro_f1", "valence": "spearman", "bpm": "spearman"
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -54,6 +60,7 @@ def test_dry_run_prints_selected_targets(capsys: pytest.CaptureFixture[str]) -> 
         (["--dry-run", "--name", "cnn + lstm"], "--name cnn + lstm: symbols such as = and + are not allowed"),
         (["--dry-run=maybe"], "Option '--dry-run' does not take a value"),
         (["--dry-run", "--targets=tempo"], "--targets: there is no target tempo; the targets are "),
+        (["--dry-run", "--targets=tempo:float"], "--targets: there is no target tempo:float; the targets are "),
     ],
 )
 def test_invalid_options_are_reported(

@@ -27,7 +27,10 @@ def dashboard(
     targets: Annotated[
         list[str],
         typer.Option(
-            callback=split_list, metavar="NAME,NAME", help="Targets with panels.", show_default="all of conf/target"
+            callback=split_list,
+            metavar="NAME,NAME",
+            help="Targets with panels; NAME:label or NAME:scalar for a column of your data.",
+            show_default="all of conf/target",
         ),
     ] = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the view as JSON and save nothing.")] = False,

@@ -80,7 +80,7 @@ def primary_metrics(names: Sequence[str] | None = None) -> dict[str, str]:
     """Return the primary metric of each target by name.
 
     Args:
-        names: Names of targets. None means all of conf/target.
+        names: Names of targets, or `name:kind` for a column of the data. None means all of conf/target.
 
     Raises:
         UserError: A target does not exist.
@@ -91,10 +91,17 @@ def primary_metrics(names: Sequence[str] | None = None) -> dict[str, str]:
     for path in sorted((conf_dir() / "target").glob("*.yaml")):
         node = next(n for n in [yaml.safe_load(path.read_text("utf-8"))] for n in (n, *n.values()) if "_target_" in n)
         kinds[path.stem] = resolve(node["_target_"]).kind
-    for name in names or ():
-        if name not in kinds:
-            raise UserError(f"--targets: there is no target {name}; the targets are {', '.join(kinds)}")
-    return {name: PRIMARY[kinds[name]] for name in names or kinds}
+    metrics: dict[str, str] = {}
+    for text in names or kinds:
+        name, _, kind = text.partition(":")
+        kind = kind or kinds.get(name, "")
+        if kind not in PRIMARY:
+            raise UserError(
+                f"--targets: there is no target {text}; the targets are {', '.join(kinds)}, and {name}:label or "
+                f"{name}:scalar for a column of your data"
+            )
+        metrics[name] = PRIMARY[kind]
+    return metrics
 
 
 def build_workspace(entity: str, project: str, name: str, metrics: dict[str, str]) -> Workspace:
