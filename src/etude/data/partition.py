@@ -12,7 +12,7 @@ one of them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -96,28 +96,33 @@ def _cost(subsets: np.ndarray, share: np.ndarray, fractions: tuple[float, ...]) 
 
 def _greedy_assignments(
     share: np.ndarray, fractions: tuple[float, ...], rng: np.random.Generator, most: int = 500
-) -> Iterator[np.ndarray]:
-    """Yield the subset of each unit (G,), assigned greedily in several random orders, large units first.
+) -> np.ndarray:
+    """Return the subset of each unit (n, G), assigned greedily in several random orders, large units first.
 
     Args:
         share: Share of each class, and of all clips, that is in each unit (G, C + 1).
         fractions: Share of each subset (S,).
         rng: Random generator of the orders.
-        most: Largest number of assignments.
+        most: Largest number of assignments n.
     """
-    target = np.array(fractions)[:, None]
-    for attempt in range(max(2, min(most, MAX_PLACEMENTS // len(share)))):
-        order = rng.permutation(len(share))
-        order = order[np.argsort(-share[order].max(1) * rng.uniform(0.5, 1.0, len(order)), kind="stable")]
-        assigned, subsets = np.zeros((len(target), share.shape[1])), np.zeros(len(share), int)
-        for unit in order:
-            # decrease of the squared distance to the target in each subset
-            gain = ((target - assigned) ** 2 - (target - assigned - share[unit]) ** 2).sum(1) / target[:, 0]
-            if attempt % 2:  # an empty subset comes first, then one that lacks a class of this unit
-                gain += 100.0 * (assigned == 0).all(1) + ((assigned == 0) & (share[unit] > 0)).sum(1)
-            subsets[unit] = int(np.argmax(gain + rng.uniform(0, 1e-9, len(gain))))
-            assigned[subsets[unit]] += share[unit]
-        yield subsets
+    target, n_units = np.array(fractions)[:, None], len(share)
+    rows = np.arange(max(2, min(most, MAX_PLACEMENTS // n_units)))
+    orders, noise = np.zeros((len(rows), n_units), int), np.zeros((n_units, len(rows), len(target)))
+    for row in rows:
+        order = rng.permutation(n_units)
+        orders[row] = order[np.argsort(-share[order].max(1) * rng.uniform(0.5, 1.0, n_units), kind="stable")]
+        noise[:, row] = rng.uniform(0, 1e-9, (n_units, len(target)))
+    assigned, subsets = np.zeros((len(rows), len(target), share.shape[1])), np.zeros((len(rows), n_units), int)
+    for units, of_units in zip(orders.T, noise, strict=True):
+        missing, added = target - assigned, share[units][:, None]
+        # decrease of the squared distance to the target in each subset
+        gain = (missing**2 - (missing - added) ** 2).sum(2) / target[:, 0]
+        absent = assigned[1::2] == 0  # in half of the orders, an empty subset or one that lacks a class comes first
+        gain[1::2] += 100.0 * absent.all(2) + (absent & (added[1::2] > 0)).sum(2)
+        chosen = np.argmax(gain + of_units, axis=1)
+        subsets[rows, units] = chosen
+        assigned[rows, chosen] += added[:, 0]
+    return subsets
 
 
 def _balanced_assignments(share: np.ndarray, fractions: np.ndarray, interchangeable: bool) -> np.ndarray:
@@ -154,7 +159,7 @@ def _search_balanced(
     share: np.ndarray, fractions: np.ndarray, interchangeable: bool, rng: np.random.Generator
 ) -> np.ndarray:
     """Return balanced assignments (n, G) from greedy ones and their neighbours, until no other one is found."""
-    pool = np.array(list(_greedy_assignments(share, tuple(fractions), rng, most=MAX_POOL)))
+    pool = _greedy_assignments(share, tuple(fractions), rng, most=MAX_POOL)
     expanded: set[bytes] = set()
     while True:
         pool = np.unique(_sort_subsets(pool) if interchangeable else pool, axis=0)
