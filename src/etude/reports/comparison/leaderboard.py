@@ -57,7 +57,7 @@ class Entry:
         inner: Mean inner loss over the folds, or None without linear probes.
         embedding: Size of the embedding.
         parameters: Number of parameters of the network.
-        seconds: Median duration of a run, and the longest, which usually embeds the clips.
+        seconds: Median duration of a run, and the longest, which embeds the clips unless they are stored.
     """
 
     encoder: str
