@@ -45,6 +45,14 @@ def test_best_score_of_each_task_follows_its_mode(tmp_path: Path) -> None:
     assert make_progress(tmp_path, 1, *jobs).best_scores(("energy",)) == "energy 0.20 (5_x)"
 
 
+def test_scores_of_different_folds_are_not_compared(tmp_path: Path) -> None:
+    jobs = [make_job(0, DONE, score=0.5), make_job(1, DONE, score=0.7)]
+    for fold, job in enumerate(jobs):
+        job.config["data"] = {"split": {"fold": fold}}
+    assert make_progress(tmp_path, 1, *jobs).summary() == "2 of 2 done"
+    assert make_progress(tmp_path, 1, jobs[1]).best_scores() == "genre 0.70 (1_x)"
+
+
 def test_summary_counts_finished_failed_and_running_jobs(tmp_path: Path) -> None:
     jobs = [
         make_job(0, DONE, seconds=2, score=0.5), make_job(1, FAILED, seconds=2), make_job(2, RUNNING),

@@ -186,7 +186,13 @@ class SweepProgress:
         return math.fsum(durations) / len(durations) * n_left / min(self.n_parallel, n_left)
 
     def best_scores(self, only: tuple[str, ...] | None = None) -> str:
-        """Return the best score for each set of targets, or for one given set. Scores of sets are not compared."""
+        """Return the best score for each set of targets, or for one given set. Scores of sets are not compared.
+
+        The result is "" for jobs of several folds, whose validation clips differ.
+        """
+        data = [job.config.get("data") or {} for job in self.jobs if job.config]
+        if len({str((node.get("split") or {}).get("fold")) for node in data}) > 1:
+            return ""
         best: dict[tuple[str, ...], Job] = {}
         for job in self.jobs:
             if not job.config or job.score is None or job.status != DONE or math.isnan(job.score):
