@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -58,6 +59,11 @@ def program_name() -> str:
     script = Path(sys.argv[0])
     is_etude = script.name == "etude" or (script.name == "__main__.py" and script.parent.name == "etude")
     return "python train.py" if (conf_dir().parent / "train.py").is_file() and not is_etude else "etude train"
+
+
+# The options of our launchers have the names of submitit's, so that Hydra validates them with submitit's types, as
+# intended. Hydra imports launchers in a block whose filters it discards.
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/submitit_\w+' is validated")
 
 
 class Composer:

@@ -21,7 +21,7 @@ from etude.experiment import start
 from etude.files import os_errors, ownership
 from etude.runs.folder import ENSEMBLE, JOBS, MULTIRUN, RunFolder, find_runs
 from etude.sweeps.jobs import FAILED
-from etude.sweeps.progress import STATUS
+from etude.sweeps.progress import STATUS, fix_folder
 from etude.system.distributed import is_rank_zero
 
 if TYPE_CHECKING:
@@ -302,6 +302,7 @@ class OutputCheck(Callback):
                 config.hydra.sweeper.params = params
         if path := _resolve(config, "hydra.sweep.dir"):
             _refuse_on_error(check_third_party, Path(path), (MULTIRUN,), start.SWEEP_OUTPUTS)
+            fix_folder(config.hydra, path)
 
 
 def check_third_party(folder: Path, names: Sequence[str], more: Sequence[str] = ()) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.config.overrides import quote_value
 from etude.errors import UserError
 from etude.evaluation.formatting import format_count, format_duration, format_number
 from etude.experiment.provenance import ERROR_FILE
@@ -24,6 +25,7 @@ from etude.sweeps.jobs import DONE, FAILED, RUNNING, STOPPED, Job, JobTable
 from etude.system.distributed import is_rank_zero
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
     from rich.progress import Progress
 
 
@@ -77,6 +79,20 @@ def discard_unused_folder() -> None:
         return
     if folder.is_dir() and not any(path.name != MULTIRUN and path.name[0] != "." for path in folder.iterdir()):
         remove_created(folder)
+
+
+def fix_folder(hydra: DictConfig, folder: str) -> None:
+    """Add the folder of a sweep to the overrides of its jobs. In another process, its config would create a new one.
+
+    Args:
+        hydra: Hydra's node in the config of the sweep, which is changed.
+        folder: The folder.
+    """
+    from omegaconf import read_write
+
+    with read_write(hydra):
+        others = [override for override in hydra.overrides.hydra if not override.startswith("hydra.sweep.dir=")]
+        hydra.overrides.hydra = [*others, f"hydra.sweep.dir={quote_value(folder)}"]
 
 
 ENDED = (DONE, FAILED, STOPPED)
