@@ -64,7 +64,7 @@ def test_classes_without_training_clips_are_named(caplog: pytest.LogCaptureFixtu
     data: Any = SimpleNamespace(class_counts=counts, fitted_splits=("train",))
     MusicData._log_unlearnable_classes(data)
     assert "genre: no training clips of two (0 val, 8 test), so these clips cannot be classified" in caplog.text
-    assert "genre: only training clips of one, so they are not tested" in caplog.text
+    assert "genre: only training clips of one, so this split does not test them; data.split.stratify" in caplog.text
     caplog.clear()
     counts["genre"]["two"]["val"] = 1
     data.fitted_splits = ("train", "val")  # as those of a linear probe

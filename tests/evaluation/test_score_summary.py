@@ -103,7 +103,7 @@ def test_population_and_caution() -> None:
         {"class": name, "support": 5, "groups": groups} for name, groups in (("jazz", 1), ("rock", 3), ("folk", 1))
     ]
     assert describe_limitations(results | {"per_class": classes}).startswith(
-        "All jazz clips come from one group (and so do all folk clips), so recognising the class cannot"
+        "All scored jazz clips come from one group (and so do all folk clips). The variation between groups of these"
     )
 
 

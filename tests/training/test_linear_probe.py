@@ -48,6 +48,23 @@ def test_missing_labels_and_classes_without_clips_are_left_out(z: np.ndarray) ->
     assert fitted.record["clips"] == known.sum() and fitted.record["at_end"] is None
 
 
+@pytest.mark.parametrize("kind", ["label", "scalar"])
+def test_nearly_constant_values_do_not_change_the_outputs_of_other_clips(kind: str, z: np.ndarray) -> None:
+    """Bands above the bandwidth of the training clips are nearly constant, and can have any value in other clips."""
+    is_label = kind == "label"
+    target = Label("genre", {"classes": ["folk", "rock"]}) if is_label else Scalar("tempo", {"low": 0.0, "high": 10.0})
+    y = torch.tensor((z[:, 0] > 3).astype(int) if is_label else z[:, 0])
+    band = -1.2 + 4e-4 * np.random.default_rng(1).normal(size=(N, 4)) + 1e-4 * z[:, :1]
+    sparse = np.zeros((N, 1))  # zero for most clips, but no constant
+    sparse[y.numpy() > y.double().mean().item()] = 1e-3
+    alone = fit(LinearProbe(), target, np.hstack([z, sparse]), y)
+    fitted = fit(LinearProbe(), target, np.hstack([z, sparse, band]), y)
+    assert alone.weight[:, D].abs().max() > 1e-3
+    torch.testing.assert_close(fitted.weight[:, : D + 1], alone.weight, atol=1e-5, rtol=1e-4)
+    assert fitted.weight[:, D + 1 :].abs().max() < 1e-6
+    torch.testing.assert_close(fitted.bias, alone.bias, atol=1e-5, rtol=1e-4)
+
+
 def test_scalar_outputs_are_positions_in_the_range(z: np.ndarray) -> None:
     target = Scalar("tempo", {"low": 40.0, "high": 240.0})
     y = torch.tensor(120 + 10 * z[:, 0] + z[:, 1])

@@ -34,7 +34,7 @@ Examples:
 Axes:
   backbone feature head task transfer data   choices of the config groups
   readout                                    layers and statistics of the embedding, such as all_mean_std
-  method setting pretrained                  recipe of an experiment; single-task or multitask; source of the weights
+  method setting pretrained                  recipe or ensemble; single-task or multitask; source of the weights
   optim penalty                              optimiser or linear_probe; penalty that a linear probe chose
   fold seed                                  repetitions
   run target metric class                    what is scored

@@ -187,7 +187,8 @@ class MusicData:
                     "drop decides otherwise", name, ", ".join(sizes)
                 )  # fmt: skip
             if only_trained:
-                log.warning("%s: only training clips of %s, so they are not tested", name, ", ".join(only_trained))
+                log.warning("%s: only training clips of %s, so this split does not test them; data.split.stratify "
+                            "names the column by which the clips are split", name, ", ".join(only_trained))  # fmt: skip
 
     def counts(self) -> dict[str, dict[str, list[int]]]:
         """Return, for each label, the number of training clips in each class under the key `counts`.

@@ -20,6 +20,7 @@ from etude.evaluation.metrics import classification
 
 FOLDS = 5
 TOLERANCE = 1e-4  # scikit-learn's default; the gradient of the mean loss at which a fit ends
+VARIATION = 0.01  # of a feature that can be used: smallest standard deviation relative to its mean
 RESOLUTION = 1e-6  # of float32 features, relative to the largest one; smaller deviations are rounding errors
 MIN_PROBABILITY = 1e-9  # of the true class in a log-loss, which would be infinite for a class that a fold lacks
 
@@ -209,6 +210,15 @@ def without_rounding_errors(x: np.ndarray) -> np.ndarray:
     """
     is_constant = x.std(0) <= RESOLUTION * np.abs(x).max(initial=0.0)
     return np.where(is_constant, x.mean(0), x)
+
+
+def without_nearly_constant(x: np.ndarray) -> np.ndarray:
+    """Return training features (N, P) in which nearly constant features are constant, so that no model uses them.
+
+    Standardised, such features would determine the predictions of any clip in which they are different. For example,
+    the upper bands of a spectrum are nearly constant if all training clips are recordings without high frequencies.
+    """
+    return np.where(x.std(0) <= VARIATION * np.abs(x.mean(0)), x.mean(0), x)
 
 
 def standardise_and_rotate(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -175,8 +175,7 @@ def list_limitations(results: dict[str, Any]) -> list[str]:
         others = " and ".join(f"all {name} clips" for name in single[1:])
         addition = f" (and so do {others})" if others else ""
         notes.append(
-            f"All {single[0]} clips come from one group{addition}, so recognising the class cannot be distinguished "
-            "from recognising the group. The variation between groups of "
+            f"All scored {single[0]} clips come from one group{addition}. The variation between groups of "
             f"{'these classes' if others else 'this class'} is unknown, so the intervals can be too narrow."
         )
     if len(rows) == 1:

@@ -25,7 +25,7 @@ from etude.audio.frontend_modules import MaskedBatchNorm
 from etude.data.batches import Batch
 from etude.errors import UserError
 from etude.evaluation.bootstrap import encode_groups
-from etude.evaluation.linear_candidates import MIN_PROBABILITY, linear_weights
+from etude.evaluation.linear_candidates import MIN_PROBABILITY, linear_weights, without_nearly_constant
 from etude.evaluation.linear_models import LinearFit, fit_linear_model
 from etude.tasks.heads import Linear
 from etude.tasks.targets import Target, module_key
@@ -65,7 +65,7 @@ def fit_probe(
     Args:
         probe: Grid of penalties.
         target: The target.
-        z: Embeddings (n, D).
+        z: Embeddings (n, D). Values that hardly vary have no weight.
         y: True values (n,). Clips with a missing value are not used.
         rows: Rows of the clips (n,), sorted.
         joined: Mask of the validation clips that joined the training clips (n,), bool.
@@ -80,7 +80,7 @@ def fit_probe(
     values = [target.classes[i] for i in y[labelled].tolist()] if is_label else y[labelled].double().tolist()
     fitted_groups = [group for group, has_value in zip(groups, labelled, strict=True) if has_value]
     fit = fit_linear_model(
-        z[labelled],
+        without_nearly_constant(z[labelled]),
         values,
         target.kind,
         fitted_groups,

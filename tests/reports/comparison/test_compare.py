@@ -76,7 +76,7 @@ def test_single_run_has_no_csv_and_folder_without_runs_is_refused(sweep: Path, t
     assert not (sweep / "0" / "compare.csv").exists()
     (tmp_path / "empty").mkdir()
     assert main([str(tmp_path / "empty")]) == 2
-    assert "is not a run folder" in capsys.readouterr().err
+    assert "contains no run" in capsys.readouterr().err
     assert find_runs(sweep) == [sweep / "0", sweep / "1", sweep / "2"]
 
 

@@ -118,7 +118,7 @@ def test_linear_probes_have_readouts_and_no_page_of_curves(
     assert [row[i] for row in table.rows[:3]] == ["all_mean_std", "default", "–"]
     assert [row[0] for row in table.rows[:3]] == ["a", "b", "mean"]
     (note,) = [note for note in table.notes if "penalty" in note]
-    assert note.endswith("penalty C=0.01 (all_mean_std, default), one of each member (–).")
+    assert note.endswith("penalty C=0.01 (–), one of each member (ensemble).")
     assert [path.name for path in paths] == ["compare.csv", "compare.md", "compare.tex", "compare.html"]
     assert not (tmp_path / "curves.html").exists() and "curves.html" not in paths[-1].read_text()
     page = render_curves(read_runs(tmp_path))

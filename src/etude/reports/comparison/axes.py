@@ -260,12 +260,12 @@ def _pretrained(run: ComparedRun) -> str:
 
 
 def _method(run: ComparedRun) -> str:
-    """Return the first component of the experiment's name.
+    """Return `ensemble` for an average of runs, or the first component of the experiment's name.
 
     For example, it is `reproduction` for `reproduction/table1/lstm_mel`.
     """
     group, slash, _ = str(nested_value(run.config, "choices", "experiment") or "").partition("/")
-    return group if slash else ""
+    return "ensemble" if run.record.get("ensemble") else group if slash else ""
 
 
 def _setting(run: ComparedRun) -> str:
