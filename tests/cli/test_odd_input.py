@@ -27,7 +27,7 @@ from etude.inference.inputs import find_audio_files
         (["prepare", ""], "'': is not of the form name=value"),
         (["prepare", "data="], "data=: needs an option; available: demo, digits, fma, folder"),
         (["prepare", "data=demo", "feature.front=mel"], "feature.front=mel: is not a front end; select one with fea"),
-        (["prepare", "data=table", "data.source.table=no.csv"], "no.csv: cannot be read as a table (there is no such"),
+        (["prepare", "data=table", "data.source.table=no.csv"], "no.csv: there is no such table"),
         (["train", "--package", "data"], "--package: requires --cfg"),
     ],
 )  # fmt: skip

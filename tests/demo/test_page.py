@@ -29,7 +29,7 @@ from etude.demo.neighbours import NeighbourSearch, clip_key, embed_clips, load_l
 from etude.demo.page import DemoContent
 from etude.demo.predictor import RefusedAudioError
 from etude.demo.server import DemoOptions, load_content
-from etude.embeddings import cache
+from etude.embeddings import encoders
 from etude.embeddings.encoders import EmbeddingStore
 from etude.embeddings.store import FOLDER
 from etude.errors import DataError
@@ -170,7 +170,7 @@ def test_warning_if_embeddings_cannot_be_stored(
     def refuse(*arguments: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(cache, "EmbeddingStore", refuse)
+    monkeypatch.setattr(encoders, "EmbeddingStore", refuse)
     library = load_library(InspectedRun(copied), content.predictor.model, content.predictor.plan)
     assert np.abs(library.x - content.neighbours.library.x).max() < 1e-6
     assert "embeddings are not shared with other runs and commands" in caplog.text

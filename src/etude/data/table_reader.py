@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from etude.data.collection import label_target, scalar_target
-from etude.errors import DataError, one_line_message
+from etude.errors import DataError, missing_path, one_line_message
 from etude.files.safe_read import to_nfc
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def read_table(file: Path) -> tuple[dict[str, list[str]], list[str]]:
             the header have different lengths.
     """
     if not file.exists():
-        raise DataError(f"{file}: cannot be read as a table (there is no such file)")
+        raise DataError(missing_path(file, "table"))
     reader = {".parquet": _read_parquet, ".xlsx": _read_excel}.get(file.suffix.lower(), _read_text)
     try:
         header, *lines = reader(file)

@@ -138,7 +138,9 @@ def _read_description(model: Model, plan: WindowPlan, folder: Path | None) -> Ne
     specs, data = record.get("model", {}), record.get("data", {})
     network = f"{type(model.network.backbone).__name__} on {specs.get('feature', 'the frames of its front end')}"
     train = data.get("splits", {}).get("train", {})
-    clips = f", trained on {format_count(train['clips'], 'clip')}" if "clips" in train else ""
+    fitted = [probe["clips"] for probe in (specs.get("linear_probe") or {}).values()]
+    count = max(fitted, default=train.get("clips"))  # validation clips can join the training clips of a probe
+    clips = f", trained on {format_count(count, 'clip')}" if count is not None else ""
     if model.predicts_tags:
         backbone = model.network.backbone
         network += f", with the {backbone.weights} weights and {len(backbone.tag_names)} tags"
