@@ -60,6 +60,6 @@ def missing_path(path: Path, noun: str) -> str:
     """
     names: list[str] = []
     with suppress(OSError):
-        names = get_close_matches(path.name, sorted(other.name for other in path.parent.iterdir()))
+        names = get_close_matches(path.name, sorted(other.name for other in path.parent.iterdir()), cutoff=0.7)
     similar = f"; similar names: {', '.join(str(path.parent / name) for name in names)}" if names else ""
     return f"{path}: there is no such {noun}{similar}"

@@ -123,7 +123,7 @@ def test_experiment_file_selects_columns(table: list[str], tmp_path: Path, capsy
         (["task=title"], "it describes clips; to use it as a target, set data.targets={title: label}"),
         (["task=vocal"], "it contains only no and yes; to use it as a target, set data.targets={vocal: label}"),
         (["task=rating", "data.targets={rating: null}"], "cannot be a target: data.targets leaves it out"),
-        (["task=mood", "data.source.table=no.csv"], "the columns of the data cannot be read: no.csv: cannot be read"),
+        (["task=mood", "data.source.table=no.csv"], "the columns of the data cannot be read: no.csv: there is no such"),
         (["task=mood", "epochs=3"], "epochs: no such config group or key; did you mean trainer.max_epochs?"),
         (["task=1980"], "task=1980: is not a text; to select a column of this name, use \"task='1980'\""),
     ],

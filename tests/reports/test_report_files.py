@@ -47,7 +47,7 @@ def test_command_rebuilds_report_and_rejects_other_folders(make_run, tmp_path: P
     assert (folder / "metrics.json").is_file() and (folder / "report.html").is_file()
     assert main([str(folder), str(tmp_path / "nowhere")]) == 2
     error = capsys.readouterr().err
-    assert "nowhere: is not a finished run" in error and error.count("\n") == 1
+    assert "nowhere: there is no such run folder" in error and error.count("\n") == 1
     assert main(["--help"]) == 0
 
 

@@ -300,7 +300,8 @@ def test_unreadable_table_is_refused(tmp_path: Path) -> None:
     ):
         if content is not None:
             (tmp_path / name).write_bytes(content)
-        with pytest.raises(DataError, match=f"{name}: cannot be read as a table"):
+        reason = "there is no such table" if content is None else "cannot be read as a table"
+        with pytest.raises(DataError, match=f"{name}: {reason}"):
             collection(str(tmp_path / name))
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(DataError, match=r"folder\.csv: cannot be read as a table"):

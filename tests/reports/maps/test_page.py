@@ -138,7 +138,7 @@ def test_runs_of_different_collections_are_refused(make_run: Make, table: pd.Dat
     ("arguments", "message"),
     [
         (["--method=pca"], "No such option: --method (Possible options: --methods)"),
-        (["method=pca"], "method=pca: is not a run folder"),
+        (["method=pca"], "method=pca: there is no such run folder"),
         (["methods=pca"], "methods=pca: options of etude maps have dashes; use --methods pca"),
         (["part=val"], "part=val: options of etude maps have dashes; use --split val"),
         (["--methods=pca,som"], "'--methods': 'som' is not one of pca, tsne"),
@@ -160,6 +160,9 @@ def test_invalid_arguments_are_refused(folder: Path, capsys, arguments: list[str
 
 def test_folders_without_finished_run_are_refused(tmp_path: Path, folder: Path, capsys) -> None:
     assert main([str(tmp_path / "nowhere")]) == 2
+    assert "nowhere: there is no such run folder" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main([str(tmp_path / "empty")]) == 2
     assert "is not a run folder and contains no finished run" in capsys.readouterr().err
     (folder / "record.json").unlink()
     assert main([str(folder)]) == 2
