@@ -20,7 +20,7 @@ from etude.config.overrides import apply_probe_settings, parse_overrides, quote_
 from etude.errors import UserError
 from etude.experiment.start import FINISHED, run_state
 from etude.files import os_errors, ownership
-from etude.runs.folder import JOBS, MULTIRUN, RunFolder, monitored_score
+from etude.runs.folder import JOBS, RunFolder, is_sweep, monitored_score
 from etude.sweeps.jobs import DONE, Job, JobTable, source_paths
 from etude.sweeps.progress import STATUS, reset_status
 from etude.sweeps.scheduler import GpuPool, Sweep, check_inputs, visible_gpus
@@ -235,17 +235,17 @@ def prepare(overrides: Sequence[str], multirun: bool) -> None:
     """
     from omegaconf import OmegaConf
 
-    is_sweep = multirun or "hydra.mode=MULTIRUN" in overrides
+    starts_sweep = multirun or "hydra.mode=MULTIRUN" in overrides
     is_job = any(override.startswith("hydra.sweep.dir=") for override in overrides)
-    accepts_sweep = is_sweep or "hydra.mode=RUN" in overrides  # as in the recorded command of a job
-    for override in overrides if is_sweep or not is_job else ():  # a job repeats the options of its sweep
+    accepts_sweep = starts_sweep or "hydra.mode=RUN" in overrides  # as in the recorded command of a job
+    for override in overrides if starts_sweep or not is_job else ():  # a job repeats the options of its sweep
         if override.startswith("sweep=") and override != "sweep=null" and not accepts_sweep:
             raise UserError(f"{override}: is a sweep; add -m")
         if override.startswith("sweep.resume=") and override != "sweep.resume=null":
-            if not is_sweep:
+            if not starts_sweep:
                 raise UserError(f"{override}: resumes a sweep; add -m, as in the command that started the sweep")
             folder = Path(override[13:].strip("'"))
-            if not any((folder / name).is_file() for name in (JOBS, MULTIRUN)):
+            if not is_sweep(folder):
                 raise UserError(f"{override}: is not the folder of a sweep; it has no {JOBS}")
     reset_status()
     sweep_folder.cache_clear()
