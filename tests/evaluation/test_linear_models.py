@@ -169,6 +169,16 @@ def test_too_few_clips_for_inner_folds_give_the_middle_penalty() -> None:
     assert (fitted.penalty, fitted.chosen) == ({"C": 1e-2}, grid[1]) and end_of_grid(grid, fitted) is None
 
 
+@pytest.mark.parametrize(("penalties", "end"), [((1e-4, 1e-3, 1e-2), "weakest"), ((1e2, 1e3, 1e4), None)])
+def test_end_of_grid_is_not_reported_for_nearly_perfect_scores(penalties: tuple[float, ...], end: str | None) -> None:
+    y = np.repeat(["a", "b"], 30).tolist()
+    x = np.random.default_rng(0).normal(size=(60, 2)) + 300 * np.repeat([[0], [1]], 30, axis=0)
+    grid = [Candidate("logistic regression", {"C": c}) for c in penalties]
+    fitted = fit_linear_model(x, y, "label", candidates=grid, score="log_loss")
+    assert fitted.penalty == {"C": penalties[-1]} and fitted.scores[2] > 0.9 * fitted.scores[1]
+    assert end_of_grid(grid, fitted) == end
+
+
 def test_many_clips_have_a_linear_model_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear_models, "MOST_CLIPS_SVM", N - 1)
     x, y, groups = make_clips("label")

@@ -225,8 +225,10 @@ def end_of_grid(candidates: Sequence[Candidate], fit: LinearFit) -> str | None:
         return None
     weight = fit.chosen.class_weight
     alike = [(c.penalty, s) for c, s in zip(candidates, fit.scores, strict=True) if c.class_weight == weight]
+    # nearly perfect scores are close to 0, where a large relative change is still a small one
+    slope = SLOPE * max(abs(fit.score or 0.0), abs(fit.constant_score or 0.0) / 10)
     for end, grid in (("strongest", alike), ("weakest", alike[::-1])):
-        if len(grid) > 1 and grid[0][0] == fit.penalty and grid[0][1] - grid[1][1] > SLOPE * abs(grid[0][1]):
+        if len(grid) > 1 and grid[0][0] == fit.penalty and grid[0][1] - grid[1][1] > slope:
             return end
     return None
 
@@ -267,11 +269,8 @@ def weakness(name: str, probe: Mapping[str, Any]) -> str | None:
     if len(scores) > 1 and len(set(scores)) == 1:
         return f"all penalties have the same inner score, {middle}; {more}"
     constant, best = probe.get("constant_score"), probe.get("inner_score")
-    if (
-        constant is not None
-        and best is not None
-        and best - constant <= SLOPE * (1.0 if probe["score"] == "log_loss" else abs(constant))
-    ):
+    scale = 1.0 if probe["score"] == "log_loss" else abs(constant or 0.0)
+    if constant is not None and best is not None and best - constant <= SLOPE * scale:
         return (
             f"no penalty predicts the clips of the inner folds better than a constant does, so the probe may predict "
             f"nearly the same for all clips; {more}"

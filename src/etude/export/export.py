@@ -269,6 +269,7 @@ def _export_graphs(
     names: list[str], model: Model, graph: Graph, metadata: Mapping[str, Any], clips: list[np.ndarray], folder: Path
 ) -> list[model_card.ExportedFile]:
     """Write a graph in some formats, open each file and check its outputs."""
+    log.info("tracing the network; with the conversion, this takes minutes for a large network")
     with without_garbage_collection():
         program = trace_graph(graph)
     check, files = ParityCheck.from_model(model, clips, graph.input_name), []
@@ -277,6 +278,7 @@ def _export_graphs(
     for name in names:  # ONNX first, because write_program changes the program
         write, engine = writers[name]
         path = folder / FILES[name]
+        log.info("%s: conversion, and check on %d clips", path.name, len(clips))
         with without_garbage_collection():
             predict = write(graph, program, metadata, path)
         differences = check_differences(path.name, check.differences(predict, graph.variable_length))

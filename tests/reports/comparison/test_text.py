@@ -167,6 +167,22 @@ def test_page_does_not_scroll_horizontally(opened, width: int) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_scores_are_visible_beside_long_settings(browser, tmp_path: Path, write_run, make_table) -> None:
+    lists = [[f"{kind} of feature {i}" for i in range(8)] for kind in ("mean", "maximum")]
+    for i, values in enumerate(lists):
+        config = {"optim": {"lr": 10.0**-i}, "features": values, "data": {"crop": i, "stratify": f"column {i}"}}
+        write_run(tmp_path / f"{i}_run", make_table(), config)
+    assert main([str(tmp_path)]) == 0
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, offline=True)
+    page.goto((tmp_path / "compare.html").as_uri())
+    boxes = [score.bounding_box() for score in page.locator("#table-1 .number").all()]
+    assert len(boxes) >= 4 and all(box["x"] + box["width"] < 1280 for box in boxes)
+    titles = page.locator("#table-1 td.setting [title]")
+    assert [cell.get_attribute("title") for cell in titles.all()] == [str(values) for values in lists]
+    assert all(len(cell.inner_text()) == 80 for cell in titles.all())
+    page.close()
+
+
 def test_page_has_no_external_resources(hostile: Path) -> None:
     text = (hostile / "compare.html").read_text("utf-8")
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", text)

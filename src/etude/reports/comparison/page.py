@@ -146,6 +146,8 @@ def table_content(table: Table) -> dict[str, Any]:
     return {
         "title": table.heading(),
         "row_axes": table.row_axes,
+        # scores follow the name of a run, because the columns of many settings would move them out of view
+        "labels_before": 1 if table.row_axes[:1] == ("run",) else len(table.row_axes),
         "header_levels": table.header_levels(),
         "clip_counts": [counts.get(col, "") for col in table.cols],
         "has_row_counts": any(row in counts for row in table.rows),

@@ -6,6 +6,7 @@ Every method declares the minimum and maximum number of clips, and a caution abo
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 from etude.errors import UserError
 from etude.evaluation.formatting import format_count
 
+log = logging.getLogger(__name__)
 PERPLEXITY = 30.0
 NO_LIMIT = 100_000
 NEIGHBOURS = 15
@@ -147,6 +149,8 @@ def _tsne(x: np.ndarray, dims: int, seed: int) -> np.ndarray:
 
 
 def _umap(x: np.ndarray, dims: int, seed: int) -> np.ndarray:
+    if "umap" not in sys.modules:
+        log.info("UMAP: its functions are compiled first, which can take a minute")
     from umap import UMAP
 
     return UMAP(neighbourhood_size(x), dims, n_jobs=1, random_state=seed).fit_transform(x)
