@@ -246,24 +246,21 @@ class SharedEmbeddings:
         select: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.root, self.contents, self.model, self.identity, self.select = root, contents, model, identity, select
-        self._stores: list[EmbeddingStore] = []  # of the read-out and, with `select`, of all layers
+        self._own: EmbeddingStore | None = None  # of the read-out
+        self._layers: EmbeddingStore | None = None  # of the statistics of all layers, with `select`
         self._disabled = False
 
     def read(self, rows: Sequence[int], device: torch.device) -> dict[int, Tensor]:
         """Return the embeddings (1, P) of the clips that are in the stores, by their row."""
-        import torch
-
         if self._disabled:
             return {}
         try:
-            if not self._stores:
+            if self._own is None:
                 self._open(self.identity(device))
-            found = self._get(0, rows)
-            z = {row: torch.from_numpy(value)[None] for row, value in found.items()}
+            z = self._get(self._own, rows)
             if self.select is not None and (missing := [row for row in rows if row not in z]):
-                statistics = {row: torch.from_numpy(value)[None] for row, value in self._get(1, missing).items()}
-                selected = {row: self.select(value) for row, value in statistics.items()}
-                self._put(0, selected)
+                selected = {row: self.select(value) for row, value in self._get(self._layers, missing).items()}
+                self._put(self._own, selected)
                 z |= selected
         except (OSError, UserError) as error:
             self._disable(error)
@@ -273,32 +270,36 @@ class SharedEmbeddings:
     def write(self, embeddings: Mapping[int, Tensor], statistics: Mapping[int, Tensor] | None = None) -> None:
         """Store the embeddings (1, P) of clips by their row, and the statistics of all layers (1, S)."""
         try:
-            for store, values in zip(range(len(self._stores)), (embeddings, statistics or {}), strict=False):
-                self._put(store, values)
+            self._put(self._own, embeddings)
+            self._put(self._layers, statistics or {})
         except (OSError, UserError) as error:
             self._disable(error)
 
     def close(self) -> None:
         """Release the stores for other processes."""
-        while self._stores:
-            self._stores.pop().close()
+        for store in (self._own, self._layers):
+            if store is not None:
+                store.close()
+        self._own = self._layers = None
 
     def _open(self, identity: Mapping[str, Any]) -> None:
         """Open the stores of an encoder."""
-        self._stores.append(EmbeddingStore(self.root, self.model, identity))
+        self._own = EmbeddingStore(self.root, self.model, identity)
         if self.select is not None:
-            self._stores.append(EmbeddingStore(self.root, self.model, {**identity, "readout": ALL_LAYERS}))
+            self._layers = EmbeddingStore(self.root, self.model, {**identity, "readout": ALL_LAYERS})
 
-    def _get(self, store: int, rows: Sequence[int]) -> dict[int, np.ndarray]:
-        """Return the arrays of the rows that a store contains."""
-        stored = self._stores[store].get([self.contents[row] for row in rows])
-        return {row: array for row, array in zip(rows, stored, strict=True) if array is not None}
+    def _get(self, store: EmbeddingStore | None, rows: Sequence[int]) -> dict[int, Tensor]:
+        """Return the tensors (1, ...) of the rows that a store contains. A store that is not open contains none."""
+        import torch
 
-    def _put(self, store: int, values: Mapping[int, Tensor]) -> None:
-        """Add tensors (1, ...) by their row to a store, unless they are in another precision."""
-        if values and all(str(value.dtype) == "torch.float32" for value in values.values()):
+        stored = store.get([self.contents[row] for row in rows]) if store is not None else []
+        return {row: torch.from_numpy(a)[None] for row, a in zip(rows, stored, strict=False) if a is not None}
+
+    def _put(self, store: EmbeddingStore | None, values: Mapping[int, Tensor]) -> None:
+        """Add tensors (1, ...) by their row to an open store, unless they are in another precision."""
+        if store is not None and values and all(str(value.dtype) == "torch.float32" for value in values.values()):
             arrays = [value[0].cpu().numpy() for value in values.values()]
-            self._stores[store].put([self.contents[row] for row in values], arrays)
+            store.put([self.contents[row] for row in values], arrays)
 
     def _disable(self, error: Exception) -> None:
         """Use the stores no longer, because a run needs none."""
@@ -306,7 +307,7 @@ class SharedEmbeddings:
         self._disabled = True
         with suppress(OSError, UserError):
             self.close()
-        self._stores.clear()
+        self._own = self._layers = None
 
 
 def _encode_array(array: np.ndarray) -> bytes:

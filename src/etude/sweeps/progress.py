@@ -166,7 +166,7 @@ class SweepProgress:
     def report_end(self, job: Job) -> None:
         """Print how a job ended."""
         if job.status == DONE:
-            score = "" if job.score is None else f", {format_number(job.score)}"
+            score = "" if job.score is None else f", validation score {format_number(job.score)}"
             result = f"finished in {format_duration(job.seconds)}{score}"
         else:
             result = "was stopped" if job.status == STOPPED else f"FAILED: {job.failure_reason}"

@@ -288,5 +288,5 @@ def log_next_steps(folder: Path) -> None:
     """Log the last lines of a run: what can be done with it, and the path of its report."""
     run = shlex.quote(os.path.relpath(folder))
     log.info("predict your files: etude predict %s song.mp3", run)
-    log.info("explain the worst error: etude inspect %s", run)
+    log.info("explain a prediction: etude inspect %s", run)
     log.info("report: %s", os.path.relpath(RunFolder(folder).report_path))
