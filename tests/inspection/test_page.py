@@ -30,7 +30,7 @@ from .conftest import HOSTILE_ID, IDS
 
 MakeRun = Callable[..., Path]
 Capture = pytest.CaptureFixture[str]
-SLOW = ("convnet", "efficientat", "timm")  # inspected as the CNN is
+SLOW = ("convnet", "efficientat", "musicnn", "timm")  # inspected as the CNN is
 SMALL_OPTIONS = {"ast": ["backbone.depth=2"], "lstm": ["backbone.hidden=8"], "cnn": ["backbone.channels=[4,6]"]}
 
 
