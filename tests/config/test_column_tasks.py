@@ -125,6 +125,7 @@ def test_experiment_file_selects_columns(table: list[str], tmp_path: Path, capsy
         (["task=rating", "data.targets={rating: null}"], "cannot be a target: data.targets leaves it out"),
         (["task=mood", "data.source.table=no.csv"], "the columns of the data cannot be read: no.csv: there is no such"),
         (["task=mood", "epochs=3"], "epochs: no such config group or key; did you mean trainer.max_epochs?"),
+        (["task=mood", "data.num_workers=1"], "data.num_workers: no such config key; did you mean workers?"),
         (["task=1980"], "task=1980: is not a text; to select a column of this name, use \"task='1980'\""),
     ],
 )

@@ -127,6 +127,19 @@ def test_equal_predictions_are_named() -> None:
     assert summarise_scores(target)[0] == "Better than the majority class; the same predictions as the linear model."
 
 
+@pytest.mark.parametrize(
+    ("linear", "end"),
+    [(ABOVE, "no significant difference from the majority class or from the linear model."), (BELOW, "")],
+)
+def test_one_predicted_class_is_not_better_than_a_baseline(linear: dict, end: str) -> None:
+    target = genre(ABOVE, linear)
+    rows = [{"class": name, "support": 21, "groups": 4, "predicted": n} for name, n in (("jazz", 0), ("rock", 42))]
+    target["splits"]["test"]["per_class"] = rows
+    summary = summarise_scores(target)[0]
+    assert summary.startswith("Predicts rock for all 42 clips; ") and summary.endswith(end) and "better" not in summary
+    assert end or "; worse than the linear model; " in summary
+
+
 def test_score_without_interval_is_still_compared() -> None:
     target = genre(ABOVE, CLOSE)  # such as a score of 1 on all resamples
     target["splits"]["test"]["scores"]["macro_f1"] = {"value": 1.0, "low": None, "high": None}

@@ -17,7 +17,8 @@ HOSTILE = "a *b* <script>x</script> | `c` [d](javascript:e) $f$\n# g"
 METADATA: dict[str, Any] = {
     "version": "0.1.0", "input": "waveform", "backbone": "AST", "front_end": "LogMelChroma", "rate": 22050,
     "bins": 128, "dim": 8, "front_end_settings": {"n_fft": 2048}, "min_seconds": 1.0,
-    "frames_per_second": 43.07, "variable_length": True, "min_length": 1, "window": 30.0, "crop": 100, "crops": 3,
+    "frames_per_second": 43.07, "variable_length": True, "min_length": 1, "window": 30.0,
+    "window_samples": 661_500, "step_samples": 330_750, "single_samples": 664_000, "crop": 100, "crops": 3,
     "targets": {"genre": {"kind": "label", "classes": CLASSES}, "energy": {"kind": "scalar", "low": 0.0, "high": 1.0}},
 }  # fmt: skip
 

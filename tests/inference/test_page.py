@@ -34,7 +34,7 @@ def test_names_are_escaped_and_nothing_is_fetched(page: Path) -> None:
     assert text.count("<audio ") == text.count('alt="Log-mel spectrogram') == 2
     assert [path.name[:7] for path in sorted((page.parent / "predict_figures").iterdir())] == ["01_song", "02_img-"]
     assert "could not be decoded" in text and "it contains no audio in a format that libsndfile supports" in text
-    assert "windows of 10 s, the length of the clips in evaluation" in text
+    assert "windows of 9.98 s, the length of the clips in evaluation" in text
 
 
 def test_lines_have_gaps_at_silent_windows_and_reach_both_ends() -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from etude.audio.decode import decode
 from etude.audio.frontend import FrontEnd
+from etude.audio.kaldi import EfficientATFront
 from etude.audio.log_mel import LogMelChroma
 from etude.errors import UserError
 from etude.inference import windows as module
-from etude.inference.windows import SampleBuffer, Window, WindowPlan, cut_windows, window_spans
+from etude.inference.windows import SampleBuffer, Window, WindowPlan, cut_windows, window_spans, window_step
 
 PLAN = WindowPlan(LogMelChroma(), (0, 128), 431, 431)
 
@@ -125,6 +128,20 @@ def test_default_length_is_used_for_older_checkpoints() -> None:
     plan = WindowPlan.from_recipe({"columns": [0, 128]}, LogMelChroma())
     assert len(windows(np.ones(22050 * 30, np.float32), plan)) == 1
     assert len(windows(np.ones(22050 * 40, np.float32), plan)) == 2
+
+
+@pytest.mark.parametrize("samples", [159_000, 160_001, 161_344, 161_345, 240_002, 480_000, 500_001])
+def test_windows_of_the_documentation_are_those_of_predictions(samples: int) -> None:
+    """501 frames have 160,001 samples. 5.0 s, the rounded length, are 160,000 samples with one frame less."""
+    plan = WindowPlan(EfficientATFront(), (0, 128), length=501, longest=501)
+    sizes = plan.samples, window_step(plan.samples, plan.hop), plan.single_samples
+    metadata = dict(zip(("window_samples", "step_samples", "single_samples"), sizes, strict=True))
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "export.md"
+    (code,) = re.findall(r"^size, step = .*?(?=^windows = )", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    values: dict[str, Any] = {"metadata": metadata, "audio": np.zeros(samples, np.float32)}
+    exec(code, values)
+    spans = window_spans(SampleBuffer([values["audio"]]), plan.samples, plan.single_samples, plan.hop)
+    assert [(start, start + values["size"]) for start in values["starts"]] == list(spans)
 
 
 @pytest.mark.parametrize(("window", "overlap"), [(0, 0.5), (-1, 0.5), (float("nan"), 0.5), (None, 1), (None, -0.1)])

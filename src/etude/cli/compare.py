@@ -36,7 +36,7 @@ Axes:
   readout                                    layers and statistics of the embedding, such as all_mean_std
   method setting pretrained                  recipe or ensemble; single-task or multitask; source of the weights
   optim penalty                              optimiser or linear_probe; penalty that a linear probe chose
-  fold seed                                  repetitions
+  fold seed evaluation                       repetitions; pooled folds, one fold or one split
   run target metric class                    what is scored
   optim.lr ...                               any key of config.yaml
 """

@@ -30,7 +30,7 @@ TARGET_NODES: dict[str, dict[str, Any]] = {  # content of a file in conf/target 
     "scalar": {"_target_": "etude.tasks.targets.Scalar", "loss": "mse", "bounded": False},
 }
 GROUPS = ("task", "target")
-DATA_KEYS = ("data", "experiment")  # overrides that select the data begin with one of these
+DATA_KEYS = re.compile(r"(data|experiment)$|data\.(source|targets)\b")  # of overrides that select the data
 SELECTED = ("backbone", "feature", "experiment")  # groups that replace those of a run in transfer.init_from
 MAX_VARIANTS = 12  # maximum number of combinations of a sweep whose data are read
 
@@ -194,7 +194,7 @@ def _read_columns(loader: Any, name: str | None, overrides: Sequence[str]) -> Da
 
     tasks = group_options(_repository(loader, name, overrides), "task")
     parsed = [override for override in _parse(overrides, loader) if not _is_override_of(override, GROUPS)]
-    for selected in (parsed, [override for override in parsed if _is_override_of(override, DATA_KEYS)]):
+    for selected in (parsed, [override for override in parsed if DATA_KEYS.match(override.key_or_group)]):
         texts = [*filter(None, map(_first_value, selected)), *(f"task={task}" for task in tasks[:1])]
         with suppress(Exception):  # of any type, also of other overrides; the complete composition raises it again
             config = ConfigLoaderImpl.load_configuration(loader, name, texts, RunMode.RUN)
@@ -334,7 +334,7 @@ def _first_value(override: Override) -> str:
 def _variants(parsed: Sequence[Override]) -> Iterator[list[str]]:
     """Yield the overrides with all combinations of values that select the data, and the first of other values."""
     choices = [
-        _values(override) if _is_override_of(override, (*DATA_KEYS, "task")) else _values(override)[:1]
+        _values(override) if _is_override_of(override, ("data", "experiment", "task")) else _values(override)[:1]
         for override in parsed
     ]
     for texts in product(*(values for values in choices if values)):

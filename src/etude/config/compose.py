@@ -35,6 +35,16 @@ RESOLVERS = {  # functions by the name that configs call them with; they are imp
     "backbone_name": "etude.config.stored.backbone_name",
     "pretrained_weights": "etude.config.stored.pretrained_weights",
 }
+OTHER_NAMES = {  # names in other libraries, by the override that sets the value here
+    "trainer.max_epochs": "epoch epochs n_epochs num_epochs max_epoch", "optim.lr": "learning_rate rate",
+    "optim.weight_decay": "wd decay", "optim.schedule": "scheduler lr_scheduler", "data.batch_size": "batch bs",
+    "data.split.kind": "split", "backbone": "model network encoder arch", "data": "dataset", "task": "target targets",
+    "trainer.devices": "gpu gpus device n_gpus ngpu", "trainer.precision": "amp fp16 bf16",
+    "data=folder data.source.path": "path folder dir audio data_dir", "data=table data.source.table": "table csv file",
+    "backbone.weights": "weights pretrained", "transfer=full transfer.init_from": "init_from checkpoint ckpt finetune",
+    "logger": "wandb mlflow tensorboard", "readout": "pooling", "feature": "frontend", "sweep=folds": "cv kfold",
+    "feature.front.rate": "sr", "outputs": "output output_dir",
+}  # fmt: skip
 
 
 def register_resolvers() -> None:
@@ -252,8 +262,12 @@ def parse_arguments(arguments: Sequence[str]) -> Namespace:
         return parsed
     messages = []
     for argument in unknown:
-        near = get_close_matches(argument.partition("=")[0], flags, n=1)
+        flag, _, value = argument.partition("=")
+        near = get_close_matches(flag, flags, n=1)
         hint = f"did you mean {near[0]}?" if near else f"{program_name()} --hydra-help lists all flags"
+        name = flag.strip("-").replace("-", "_")
+        if keys := [key for key, names in OTHER_NAMES.items() if name in (*names.split(), key.rpartition(".")[2])]:
+            hint = f"settings have no dashes: {keys[0]}={value or '...'}"
         messages.append(f"{argument}: no such flag; {hint}")
     raise UserError("\n".join(messages))
 

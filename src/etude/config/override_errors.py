@@ -12,7 +12,15 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from etude.config.compose import Composer, conf_dir, current_config, list_groups, open_hydra, program_name
+from etude.config.compose import (
+    OTHER_NAMES,
+    Composer,
+    conf_dir,
+    current_config,
+    list_groups,
+    open_hydra,
+    program_name,
+)
 from etude.config.overrides import (
     SWEEP_ONLY,
     ParsedOverride,
@@ -30,16 +38,6 @@ if TYPE_CHECKING:
 
 MAX_COMBINATIONS = 12  # maximum number of combinations of a sweep's options that are composed
 GLOBAL_GROUPS = ("experiment", "debug", "sweep")  # their options may set and add any key
-OTHER_NAMES = {  # names in other libraries, by the override that sets the value here
-    "trainer.max_epochs": "epoch epochs n_epochs num_epochs max_epoch", "optim.lr": "learning_rate rate",
-    "optim.weight_decay": "wd decay", "optim.schedule": "scheduler lr_scheduler", "data.batch_size": "batch bs",
-    "data.split.kind": "split", "backbone": "model network encoder arch", "data": "dataset", "task": "target targets",
-    "trainer.devices": "gpu gpus device n_gpus ngpu", "trainer.precision": "amp fp16 bf16",
-    "data=folder data.source.path": "path folder dir audio data_dir", "data=table data.source.table": "table csv file",
-    "backbone.weights": "weights pretrained", "transfer=full transfer.init_from": "init_from checkpoint ckpt finetune",
-    "logger": "wandb mlflow tensorboard", "readout": "pooling", "feature": "frontend", "sweep=folds": "cv kfold",
-    "feature.front.rate": "sr", "outputs": "output output_dir",
-}  # fmt: skip
 
 
 def override_errors(
@@ -268,7 +266,9 @@ def _missing_key_error(config: DictConfig, key: str, value: str, groups: Iterabl
     parameters = _parameters(node) + ["metrics"] * (parts[:2] == ["task", "targets"])
     if parts[depth] in parameters or not (keys or parameters):  # an empty mapping, such as weighting.weights, is open
         return f"{key}: is not in the config; add it with a plus: +{key}={value}"
-    if near := get_close_matches(parts[depth], [*keys, *parameters], n=1):
+    usual = [path for path, names in OTHER_NAMES.items() if parts[depth] in names.split()]
+    usual = [path.rpartition(".")[2] for path in usual if path.rpartition(".")[0] == ".".join(parts[:depth])]
+    if near := usual or get_close_matches(parts[depth], [*keys, *parameters], n=1):
         with_plus = f", added with a plus: +{'.'.join([*parts[:depth], near[0]])}={value}"
         return f"{key}: no such config key; did you mean {near[0]}{'?' if near[0] in keys else with_plus}"
     return f"{key}: no such config key; available: {', '.join(keys) or 'none'}"

@@ -215,6 +215,9 @@ def _check_skipped(
         if len(reasons) == len(writer.entries):
             remove_folder(writer.folder)
         note = f"{collection.missing_note}; " if collection.missing_note else ""
+        paths = collection.table.get("path", ())
+        if absent := sum(not Path(str(path)).exists() for path in paths):
+            note += f"{absent} of the {count} files do not exist; "
         raise DataError(
             f"{collection.name}: {len(reasons) + len(missing)} of {count + len(missing)} clips were skipped, more than "
             f"data.max_skipped={share:g} allows; for example {[*reasons, *missing][0]}; {note}repair or remove these "

@@ -297,6 +297,9 @@ def compare_with_baseline(
 def significant_sign(results: dict[str, Any], baseline: dict[str, Any], metric: str) -> int:
     """Return 1 if network minus baseline is significantly above zero, -1 if it is below zero, else 0.
 
+    A network that predicts one class for all clips is not better than a baseline, although this class may be the more
+    frequent one among the scored clips.
+
     Args:
         results: Results of a split in metrics.json.
         baseline: One of its baselines.
@@ -306,8 +309,21 @@ def significant_sign(results: dict[str, Any], baseline: dict[str, Any], metric: 
     if baseline.get("differing_groups", results["groups"]) < MIN_TEST_GROUPS:
         return 0
     if metric in baseline.get("constant_differences", ()):
-        return 1 if difference["value"] > 0 else -1
-    return excludes_zero(difference)
+        sign = 1 if difference["value"] > 0 else -1
+    else:
+        sign = excludes_zero(difference)
+    return min(sign, 0) if only_predicted_class(results) is not None else sign
+
+
+def only_predicted_class(results: dict[str, Any]) -> str | None:
+    """Return the class that is predicted for all clips of a split, or None if there is none or classes are missing.
+
+    Args:
+        results: Results of a split in metrics.json.
+    """
+    classes = results.get("per_class") or []
+    predicted = [str(row["class"]) for row in classes if row.get("predicted")]
+    return predicted[0] if len(predicted) == 1 and sum(row["support"] > 0 for row in classes) > 1 else None
 
 
 def score_with_interval(value: float, interval: tuple[float, float]) -> dict[str, float]:

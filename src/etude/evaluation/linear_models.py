@@ -109,6 +109,7 @@ def _one_thread() -> Iterator[None]:
 
     More threads are hardly faster for these matrices, and ten times slower if other processes use the cores.
     """
+    from sklearn import linear_model, svm  # noqa: F401  # only libraries that are loaded are limited
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1):

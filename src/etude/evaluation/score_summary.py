@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from etude.evaluation.bootstrap import FEW_GROUPS, MIN_TEST_GROUPS, significant_sign
+from etude.evaluation.bootstrap import FEW_GROUPS, MIN_TEST_GROUPS, only_predicted_class, significant_sign
 from etude.evaluation.formatting import (
     NAMES,
     capitalise_first,
@@ -19,6 +19,7 @@ from etude.evaluation.formatting import (
     format_interval,
     format_number,
     format_score,
+    printable,
     probe_command,
 )
 
@@ -54,6 +55,8 @@ def summarise_scores(target: dict[str, Any], split: str = "test", disjoint: bool
             f"{'of a target ' if 'targets' in target else ''}are equal.",
         )
     claims = [_describe_correlation(score, results["groups"])] if metric == "spearman" else []
+    if (only := only_predicted_class(results)) is not None:
+        claims.append(f"predicts {printable(only)} for all {format_count(results['n'], 'clip')}")
     inconclusive, evidence, errors = [], [f"{metric_name} {format_score(score)} on {clips}."], []
     for baseline in results["baselines"].values():
         # The primary score of a constant can be undefined. The errors are compared instead.

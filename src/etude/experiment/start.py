@@ -55,8 +55,7 @@ def prepare(overrides: Sequence[str]) -> None:
 
     refuse_stray_ranks()
     provide_home()
-    # Threads that wait for one another spin by default. With another busy program they spin for complete time slices.
-    # An epoch of the LSTM then took 42 s, and 0.9 s with sleeping threads. OpenMP reads this variable once.
+    # Waiting threads spin by default. With another busy program, an epoch took 42 s, and 0.9 s with sleeping threads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for override in overrides:
         bare = override.lstrip("+")
@@ -158,7 +157,8 @@ def resolve_config(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
     if composed.get("resume"):
         overrides, run = output_overrides(), RunFolder(folder)
         if run.is_finished:
-            raise UserError(f"resume={os.path.relpath(folder)}: this run is finished; its report is there")
+            remedy = f"transfer=full transfer.init_from={(name := os.path.relpath(folder))}"
+            raise UserError(f"resume={name}: this run is finished; to train longer, start from its weights: {remedy}")
         # not in the try block below, because the folder of a resumed run is never removed
         config = stored_config(run.config_path, overrides)
         refuse_process_count(config["trainer"])

@@ -29,6 +29,7 @@ from etude.evaluation.score_summary import (
     list_limitations,
     summarise_scores,
 )
+from etude.inference.windows import window_step
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -137,10 +138,13 @@ def describe(model: Model, graph: Graph | None) -> dict[str, Any]:
 
     Returns:
         Plain values without paths of this machine. `window` is the length of a window in seconds, None if it is
-        unknown. `min_seconds` is the length below which a clip is skipped.
+        unknown, and `window_samples`, `step_samples` and `single_samples` are the samples of a window, between the
+        starts of two, and of the longest audio that is a single window. `min_seconds` is the length below which a clip
+        is skipped.
     """
     recipe, front, plan = model.network.recipe, model.front, model.plan()
-    seconds = plan.samples / front.rate
+    is_known = model.has_clip_length and front.sync == "none" and front.rate > 1
+    sizes = (plan.samples, window_step(plan.samples, plan.hop), plan.single_samples) if is_known else (None,) * 3
     return {
         "version": version("etude"),
         "input": graph.input_name if graph else None,
@@ -153,7 +157,8 @@ def describe(model: Model, graph: Graph | None) -> dict[str, Any]:
         "dim": model.network.readout.dim,
         "variable_length": graph.variable_length if graph else True,
         "min_length": graph.min_length if graph else 1,
-        "window": round(seconds, 3) if model.has_clip_length and front.sync == "none" and front.rate > 1 else None,
+        "window": round(plan.samples / front.rate, 3) if is_known else None,
+        **dict(zip(("window_samples", "step_samples", "single_samples"), sizes, strict=True)),
         "min_seconds": plan.shortest or None,
         "crop": plan.crop if plan.crops else None,
         "crops": plan.crops,

@@ -97,6 +97,11 @@ class WindowPlan:
         return (self.length - 1) * self.front.hop_length + 1
 
     @property
+    def single_samples(self) -> int:
+        """Maximum number of samples of audio that is a single window, if frames are not beat-synchronous."""
+        return max(self.samples, self.longest * self.front.hop_length + self.front.n_fft)
+
+    @property
     def hop(self) -> float:
         """Distance between the starts of successive windows, as a fraction of a window."""
         return 1.0 - self.overlap
@@ -203,13 +208,17 @@ def window_spans(buffer: SampleBuffer, size: int, single: int, hop: float) -> It
     if not buffer.read_until(max(size, single) + 1):
         yield 0, buffer.end
         return
-    step = max(1, round(size * hop))
-    start = 0
+    step, start = window_step(size, hop), 0
     while buffer.read_until(start + size + 1):
         yield start, start + size
         buffer.drop_before(start)  # the last window starts after it
         start += step
     yield buffer.end - size, buffer.end
+
+
+def window_step(size: int, hop: float) -> int:
+    """Return the number of samples between the starts of successive windows of `size` samples."""
+    return max(1, round(size * hop))
 
 
 def evaluation_crops(view: np.ndarray, plan: WindowPlan) -> list[np.ndarray]:
@@ -246,4 +255,4 @@ def _window_sizes(buffer: SampleBuffer, plan: WindowPlan) -> tuple[int, int]:
         beats = len(front.view(buffer.samples(0, count), plan.columns)) if count else 0
         size = max(1, round(count * plan.length / max(beats, 1)))
         return size, count if beats <= plan.longest and not longer else 0
-    return plan.samples, plan.longest * front.hop_length + front.n_fft
+    return plan.samples, plan.single_samples

@@ -128,9 +128,17 @@ def test_too_many_broken_clips_are_refused_early(source: Collection, packs: Path
     assert visible_names(packs) == []  # no files are left
 
 
+def test_number_of_missing_files_is_stated_when_the_first_are_refused(
+    source: Collection, packs: Path, reader: RecordingReader
+) -> None:
+    table = source.table.assign(path=[f"gone/{i}.wav" for i in range(COUNT)])
+    with pytest.raises(DataError, match=r"2 of 12 clips were skipped.*; 12 of the 12 files do not exist; repair"):
+        prepare(replace(source, table=table), packs, reader)
+
+
 def test_clips_before_too_many_broken_are_kept(source: Collection, packs: Path, reader: RecordingReader) -> None:
     reader.unreadable = {"2.wav", "5.wav"}
-    with pytest.raises(DataError, match="2 of 12 clips were skipped"):
+    with pytest.raises(DataError, match=r"2 of 12 clips were skipped"):
         prepare(source, packs, reader)
     assert reader.names == [f"{i}.wav" for i in range(6)]
     pack = prepare(source, packs, reader, max_skipped=0.2)
@@ -144,7 +152,7 @@ def test_repeated_call_does_not_allow_more_broken_clips(
     """Check that clips skipped by an interrupted draft are counted."""
     reader.unreadable = {"2.wav", "5.wav"}
     for _ in range(2):
-        with pytest.raises(DataError, match="2 of 12 clips were skipped"):
+        with pytest.raises(DataError, match=r"2 of 12 clips were skipped"):
             prepare(source, packs, reader)
 
 

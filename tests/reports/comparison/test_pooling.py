@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -185,6 +186,20 @@ def test_table_shows_pooled_results_instead_of_folds(write_fold: WriteFold, caps
     assert "one, fold 1" in capsys.readouterr().out
     assert main([str(sweep)]) == 0  # pooled again from the folds, not from the pooled results
     assert pd.read_csv(sweep / "compare.csv", dtype={"fold": str}).equals(written)
+
+
+def test_pooled_folds_and_single_folds_have_no_common_mean(
+    write_fold: WriteFold, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The pooled result contains the clips of each fold, so their mean would count these clips twice."""
+    runs = [write_fold(number) for number in range(FOLDS)]
+    other = shutil.copytree(runs[0], runs[0].parent.parent / "other" / "0")
+    assert main([str(runs[0].parent)]) == 0
+    capsys.readouterr()
+    assert main([str(runs[0].parent), str(other)]) == 0
+    out = capsys.readouterr().out
+    assert "means over runs with the same settings" not in out
+    assert f"Folds are pooled; single folds are in the file that --out FOLDER writes ({FOLDS} runs)." in out
 
 
 def test_folds_of_sweeps_below_a_folder_are_not_pooled_again(

@@ -24,8 +24,8 @@ IGNORED_KEYS = (
 )
 """Config keys that do not change the scores."""
 CLASS_METRICS = ("precision", "recall", "f1")
-CHOSEN_AXES = ("penalty",)
-"""Axes that a run chose itself, so that runs with other values can still repeat one experiment."""
+CHOSEN_AXES = ("penalty", "evaluation")
+"""Axes that are no settings of an experiment, so that runs with other values can still repeat it."""
 RUN_TABLE_AXES = ("backbone", "feature", "task")
 """Axes that a table of runs always shows, even if all runs have the same value."""
 
@@ -288,6 +288,7 @@ NAMED_AXES: dict[str, Callable[[ComparedRun], Any]] = {
     "data": lambda run: run.data.get("name") or nested_value(run.config, "choices", "data"),
     "seed": lambda run: run.record.get("seed", run.config.get("seed")),
     "fold": lambda run: run.fold,
+    "evaluation": lambda run: run.fold if run.pooled else "one fold" if run.fold else "one split",
 }
 
 

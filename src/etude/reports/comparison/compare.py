@@ -138,10 +138,9 @@ def compare_runs(runs: Sequence[ComparedRun], options: CompareOptions | None = N
     remarks = [f"{names[run.folder]}: {run.remark}" for run in shown if run.remark]
     if hidden := len(selected) - len(shown):
         separate = any(run.pooled for run in selected if run not in shown)
-        rest = (
-            "Folds are shown separately; the pooled results are" if separate else "Folds are pooled; single folds are"
-        )
-        remarks.append(f"{rest} in {options.stem}.csv ({format_count(hidden, 'run')}).")
+        rest = "Folds are shown separately; pooled results" if separate else "Folds are pooled; single folds"
+        file = f"{options.stem}.csv" if options.out else "the file that --out FOLDER writes"
+        remarks.append(f"{rest} are in {file} ({format_count(hidden, 'run')}).")
     optimistic = runs_scored_on_training_clips(shown, names, options.split)
     excluded = repeated | set(optimistic)
     tested = [run for run in shown if run.status == "finished" and run.folder not in excluded] if tests else []
@@ -281,8 +280,9 @@ def _split_into_tables(frame: DataFrame, runs: Sequence[ComparedRun], axes: Labe
 def _table_of_means(
     frame: DataFrame, runs: Sequence[ComparedRun], names: dict[Path, str], rows: Labels, cols: Labels
 ) -> Table | None:
-    """Return the table of means over repeated runs, or None if no run is repeated."""
+    """Return the table of means over repeats of pooled folds, of one fold or of one split, or None without repeats."""
     settings = tuple(axis for axis in rows if axis not in ("run", *REPEAT_AXES))
+    settings += ("evaluation",) if settings and len({axis_value(run, "evaluation") for run in runs}) > 1 else ()
     if not settings or frame["metric"].isna().all():
         return None
     table = pivot(frame[frame["metric"].notna()], runs, names, settings, cols)
