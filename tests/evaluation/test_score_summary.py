@@ -135,7 +135,8 @@ def test_one_predicted_class_is_not_better_than_a_baseline(linear: dict, end: st
     target = genre(ABOVE, linear)
     rows = [{"class": name, "support": 21, "groups": 4, "predicted": n} for name, n in (("jazz", 0), ("rock", 42))]
     target["splits"]["test"]["per_class"] = rows
-    summary = summarise_scores(target)[0]
+    summary, numbers = summarise_scores(target)
+    assert "Majority class 0.19, difference 0.43 [0.20, 0.60] (due to the choice of one class)." in numbers
     assert summary.startswith("Predicts rock for all 42 clips; ") and summary.endswith(end) and "better" not in summary
     assert end or "; worse than the linear model; " in summary
 

@@ -231,6 +231,8 @@ def _describe_difference(results: dict[str, Any], baseline: dict[str, Any], metr
         suffix = ", equal on all resamples"
     elif significant_sign(results, baseline, metric):
         suffix = " (the interval does not include zero)"
+    elif excludes_zero(difference) > 0 and only_predicted_class(results) is not None:
+        suffix = " (due to the choice of one class)"
     elif excludes_zero(difference):
         count = baseline.get("differing_groups", results["groups"])
         noun = "clip" if are_groups_unknown(results) else "group"
