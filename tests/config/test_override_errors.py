@@ -10,8 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from etude.cli import train
-from etude.config.compose import open_hydra
-from etude.config.override_errors import OTHER_NAMES, override_errors
+from etude.config.compose import OTHER_NAMES, open_hydra
+from etude.config.override_errors import override_errors
 from etude.config.stored import KEYS, OPTIONS, TARGETS, renamed_key, renamed_option
 from etude.config.validation import config_errors, signature
 

@@ -47,6 +47,11 @@ OTHER_NAMES = {  # names in other libraries, by the override that sets the value
 }  # fmt: skip
 
 
+def usual_keys(name: str) -> list[str]:
+    """Return the overrides that set what other libraries call `name`."""
+    return [key for key, names in OTHER_NAMES.items() if name in names.split()]
+
+
 def register_resolvers() -> None:
     """Register the functions of RESOLVERS."""
     from omegaconf import OmegaConf
@@ -263,11 +268,13 @@ def parse_arguments(arguments: Sequence[str]) -> Namespace:
     messages = []
     for argument in unknown:
         flag, _, value = argument.partition("=")
-        near = get_close_matches(flag, flags, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"{program_name()} --hydra-help lists all flags"
         name = flag.strip("-").replace("-", "_")
-        if keys := [key for key, names in OTHER_NAMES.items() if name in (*names.split(), key.rpartition(".")[2])]:
+        if keys := usual_keys(name) or [key for key in OTHER_NAMES if key.rpartition(".")[2] == name]:
             hint = f"settings have no dashes: {keys[0]}={value or '...'}"
+        elif near := get_close_matches(flag, flags, n=1):
+            hint = f"did you mean {near[0]}?"
+        else:
+            hint = f"{program_name()} --hydra-help lists all flags"
         messages.append(f"{argument}: no such flag; {hint}")
     raise UserError("\n".join(messages))
 

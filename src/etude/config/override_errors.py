@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from etude.config.compose import (
-    OTHER_NAMES,
     Composer,
     conf_dir,
     current_config,
     list_groups,
     open_hydra,
     program_name,
+    usual_keys,
 )
 from etude.config.overrides import (
     SWEEP_ONLY,
@@ -176,8 +176,7 @@ def _selection_error(composer: Composer, name: str, text: str, error: Exception)
         option = config.hydra.runtime.choices.get(bare)
         return f"{text}: {bare} has the option {option}" if option else f"{text}: this config has no {bare}"
     if not key.startswith("+") and bare not in choices:
-        near = [other for other, names in OTHER_NAMES.items() if bare in names.split()]
-        near = near or [choice for choice in choices if choice.partition("@")[0] == bare.partition("@")[0]]
+        near = usual_keys(bare) or [choice for choice in choices if choice.partition("@")[0] == bare.partition("@")[0]]
         hint = f"did you mean {near[0]}? otherwise add it with a plus" if near else "add it with a plus"
         return f"{text}: this config has no {bare}; {hint}: +{text}"
     missing = str(getattr(error, "missing_cfg_file", ""))
@@ -266,8 +265,8 @@ def _missing_key_error(config: DictConfig, key: str, value: str, groups: Iterabl
     parameters = _parameters(node) + ["metrics"] * (parts[:2] == ["task", "targets"])
     if parts[depth] in parameters or not (keys or parameters):  # an empty mapping, such as weighting.weights, is open
         return f"{key}: is not in the config; add it with a plus: +{key}={value}"
-    usual = [path for path, names in OTHER_NAMES.items() if parts[depth] in names.split()]
-    usual = [path.rpartition(".")[2] for path in usual if path.rpartition(".")[0] == ".".join(parts[:depth])]
+    split_keys = [path.rpartition(".") for path in usual_keys(parts[depth])]
+    usual = [name for parent, _, name in split_keys if parent == ".".join(parts[:depth])]
     if near := usual or get_close_matches(parts[depth], [*keys, *parameters], n=1):
         with_plus = f", added with a plus: +{'.'.join([*parts[:depth], near[0]])}={value}"
         return f"{key}: no such config key; did you mean {near[0]}{'?' if near[0] in keys else with_plus}"
@@ -287,7 +286,7 @@ def _unknown_root_error(config: DictConfig, key: str, keys: list[str], groups: l
     paths = list(_key_paths(config))
     near = [path for path in paths if path.rpartition(".")[2] == key.rpartition(".")[2]][:3]
     if "." not in key:
-        near = [path for path, names in OTHER_NAMES.items() if key.lower() in names.split()] or near
+        near = usual_keys(key.lower()) or near
         near = near or get_close_matches(key, known, n=1) or [path for path in paths if _share_words(path, key)][:3]
     elif len(near) != 1:
         near = get_close_matches(key, paths, n=1)

@@ -160,7 +160,7 @@ def _read_description(model: Model, plan: WindowPlan, folder: Path | None) -> Ne
         limitations.append(f"The scores of this network are unknown, because there is no {METRICS} of its run.")
     cautions = [list_limitations(target["splits"]["test"]) for target in metrics.get("targets", {}).values()]
     limitations += dict.fromkeys(text for texts in cautions for text in texts)
-    length = "" if plan.front.sync == "beat" else f" of {plan.length / plan.front.frames_per_second:.3g} s"
+    length = "" if plan.front.sync == "beat" else f" of {plan.seconds:.3g} s"
     limitations.append(
         f"The network was evaluated on clips{length}. For audio unlike that of its training clips, its "
         "predictions are unreliable, even if probabilities are high. A probability is an output of the network, not an "

@@ -292,8 +292,10 @@ class SharedEmbeddings:
         """Return the tensors (1, ...) of the rows that a store contains. A store that is not open contains none."""
         import torch
 
-        stored = store.get([self.contents[row] for row in rows]) if store is not None else []
-        return {row: torch.from_numpy(a)[None] for row, a in zip(rows, stored, strict=False) if a is not None}
+        if store is None:
+            return {}
+        stored = store.get([self.contents[row] for row in rows])
+        return {row: torch.from_numpy(a)[None] for row, a in zip(rows, stored, strict=True) if a is not None}
 
     def _put(self, store: EmbeddingStore | None, values: Mapping[int, Tensor]) -> None:
         """Add tensors (1, ...) by their row to an open store, unless they are in another precision."""

@@ -144,7 +144,6 @@ def describe(model: Model, graph: Graph | None) -> dict[str, Any]:
     """
     recipe, front, plan = model.network.recipe, model.front, model.plan()
     is_known = model.has_clip_length and front.sync == "none" and front.rate > 1
-    sizes = (plan.samples, window_step(plan.samples, plan.hop), plan.single_samples) if is_known else (None,) * 3
     return {
         "version": version("etude"),
         "input": graph.input_name if graph else None,
@@ -157,8 +156,10 @@ def describe(model: Model, graph: Graph | None) -> dict[str, Any]:
         "dim": model.network.readout.dim,
         "variable_length": graph.variable_length if graph else True,
         "min_length": graph.min_length if graph else 1,
-        "window": round(plan.samples / front.rate, 3) if is_known else None,
-        **dict(zip(("window_samples", "step_samples", "single_samples"), sizes, strict=True)),
+        "window": round(plan.seconds, 3) if is_known else None,
+        "window_samples": plan.samples if is_known else None,
+        "step_samples": window_step(plan.samples, plan.hop) if is_known else None,
+        "single_samples": plan.single_samples if is_known else None,
         "min_seconds": plan.shortest or None,
         "crop": plan.crop if plan.crops else None,
         "crops": plan.crops,

@@ -134,7 +134,7 @@ def describe_windows(plan: WindowPlan, pretrained: bool = False) -> str:
         length = f"{plan.length} beats, the length of the clips in evaluation"
     else:
         reason = "if it is longer" if pretrained else "the length of the clips in evaluation"
-        length = f"{plan.samples / plan.front.rate:.3g} s, {reason}"
+        length = f"{plan.seconds:.3g} s, {reason}"
     overlap = (
         f" Each window starts {100 * plan.hop:.3g} % of its length after the start of the previous one."
         if plan.overlap

@@ -97,6 +97,11 @@ class WindowPlan:
         return (self.length - 1) * self.front.hop_length + 1
 
     @property
+    def seconds(self) -> float:
+        """Length of a window of `length` frames in seconds, if frames are not beat-synchronous."""
+        return self.samples / self.front.rate
+
+    @property
     def single_samples(self) -> int:
         """Maximum number of samples of audio that is a single window, if frames are not beat-synchronous."""
         return max(self.samples, self.longest * self.front.hop_length + self.front.n_fft)
